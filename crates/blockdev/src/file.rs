@@ -1,0 +1,156 @@
+//! A regular file or a block device of the host.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{BlockDevice, BlockDeviceMut, check_range};
+
+/// `O_NONBLOCK` on Linux: opening a FIFO must not wait for a writer before we can see that it is one.
+const O_NONBLOCK: i32 = 0o4000;
+
+/// An open host file, read with `pread`; written with `pwrite` when opened for that.
+///
+/// Only regular files and block devices are accepted: a directory, FIFO, socket or character device is
+/// refused, whoever names it.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    path: PathBuf,
+    size: AtomicU64,
+    writable: bool,
+}
+
+impl FileDevice {
+    /// Opens `path` read-only.
+    ///
+    /// # Errors
+    /// Those of `open(2)`; [`io::ErrorKind::InvalidInput`] for what is neither a regular file nor a block
+    /// device.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::with_options(path, OpenOptions::new().read(true), false)
+    }
+
+    /// Opens `path` for reading and writing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_writable(path: &Path) -> io::Result<Self> {
+        Self::with_options(path, OpenOptions::new().read(true).write(true), true)
+    }
+
+    /// Creates `path`, which must not exist, as an empty writable file; [`grow`](BlockDeviceMut::grow) gives
+    /// it a length.
+    ///
+    /// # Errors
+    /// Those of `open(2)`; [`io::ErrorKind::AlreadyExists`] among them.
+    pub fn create_new(path: &Path) -> io::Result<Self> {
+        Self::with_options(path, OpenOptions::new().read(true).write(true).create_new(true), true)
+    }
+
+    fn with_options(path: &Path, options: &mut OpenOptions, writable: bool) -> io::Result<Self> {
+        let file = options.custom_flags(O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        let kind = metadata.file_type();
+        let size = if kind.is_file() {
+            metadata.len()
+        } else if kind.is_block_device() {
+            block_device_size(&file)?
+        } else {
+            let what = if kind.is_dir() { "a directory" } else { "not a regular file or block device" };
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        };
+        Ok(Self { file, path: path.to_owned(), size: AtomicU64::new(size), writable })
+    }
+
+    /// The path this file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file, for locks and metadata.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// A block device has no length in its metadata; the end is where seeking stops.
+fn block_device_size(file: &File) -> io::Result<u64> {
+    use std::io::{Seek, SeekFrom};
+    let mut cursor = file;
+    cursor.seek(SeekFrom::End(0))
+}
+
+impl BlockDevice for FileDevice {
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(self.size(), offset, buf.len() as u64)?;
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn writable(&self) -> Option<&dyn BlockDeviceMut> {
+        if self.writable { Some(self) } else { None }
+    }
+}
+
+impl BlockDeviceMut for FileDevice {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        check_range(self.size(), offset, buf.len() as u64)?;
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn grow(&self, size: u64) -> io::Result<()> {
+        if size > self.size() {
+            self.file.set_len(size)?;
+            self.size.store(size, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_and_a_character_device_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(FileDevice::open(folder.path()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(FileDevice::open(Path::new("/dev/null")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn read_only_files_offer_no_way_to_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.raw");
+        std::fs::write(&path, [7; 1024]).unwrap();
+        let device = FileDevice::open(&path).unwrap();
+        assert!(device.writable().is_none());
+        let mut buf = [0; 4];
+        device.read_exact_at(&mut buf, 1020).unwrap();
+        assert_eq!(buf, [7; 4]);
+        assert_eq!(device.read_exact_at(&mut buf, 1021).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(device.read_exact_at(&mut buf, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn growth_reads_as_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = FileDevice::create_new(&folder.path().join("new")).unwrap();
+        assert!(device.write_all_at(b"x", 0).is_err());
+        device.grow(4096).unwrap();
+        device.write_all_at(b"x", 4095).unwrap();
+        let mut buf = [1; 2];
+        device.read_exact_at(&mut buf, 4094).unwrap();
+        assert_eq!(&buf, b"\0x");
+    }
+}

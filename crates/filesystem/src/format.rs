@@ -1,0 +1,43 @@
+//! A file system format, as the list of formats knows it.
+
+use blockdev::{BlockDevice, Device};
+
+use crate::{FileSystem, Parsed, Result};
+
+/// One entry of the list of formats: how to recognise, open and replay it.
+#[derive(Debug)]
+pub struct Format {
+    /// The name that `blkid` and fstab use: `ext4`, `xfs`.
+    pub name: &'static str,
+    /// Recognises the format from its superblock alone; `None` when it is something else.
+    pub probe: fn(&dyn BlockDevice) -> Result<Option<Identity>>,
+    /// Opens it as a boot loader would: the journal is not replayed.
+    pub open: fn(Device) -> Result<Opened>,
+    /// The device as the kernel will see it after its own recovery, in memory; nothing is written.
+    pub replay: fn(Device) -> Result<Replayed>,
+}
+
+/// A reader, and what was wrong on the way to it.
+pub type Opened = Parsed<Box<dyn FileSystem>>;
+
+/// What names a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// The type as `blkid` names it, which may be narrower than the format: `ext3` of the ext4 code.
+    pub kind: &'static str,
+    /// The UUID, spelled as `blkid` spells it for this format; case matters.
+    pub uuid: Option<String>,
+    /// The label without padding; any bytes, not always UTF-8.
+    pub label: Option<Vec<u8>>,
+    /// Size of the file system in bytes, which may be less than its device.
+    pub size: u64,
+}
+
+/// What [`Format::replay`] found.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The device after recovery: the one given when there was nothing to do, else an overlay on it.
+    pub device: Device,
+    /// Transactions that were replayed; 0 for a clean journal.
+    pub transactions: u64,
+}

@@ -1,0 +1,1 @@
+//! guestmend: offline guest-disk repair.
