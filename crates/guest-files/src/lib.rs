@@ -1,0 +1,11 @@
+//! The configuration files of a guest, as documents that lose nothing.
+//!
+//! A document owns its bytes and a list of spans; typed views read the spans; an [`Edit`] replaces one span and
+//! nothing else. Any bytes can be parsed, and `parse(bytes).to_bytes() == bytes`: a line that is not
+//! understood is kept, never dropped. Nothing here does I/O.
+
+mod edit;
+pub mod fstab;
+pub mod os_release;
+
+pub use edit::{Edit, EditError, apply};
