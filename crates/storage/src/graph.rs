@@ -1,0 +1,179 @@
+//! The graph as plain data.
+
+use blockdev::Device;
+use filesystem::{Error, Format, Identity, Opened, Replayed};
+use volume::lvm2::VolumeGroup;
+
+use crate::Signature;
+
+/// An index into [`Storage::nodes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub usize);
+
+/// Everything that was found on the disks of one machine.
+#[derive(Debug, Default)]
+pub struct Storage {
+    /// Parents stand before their children.
+    pub nodes: Vec<Node>,
+    /// LVM2 volume groups, by name.
+    pub groups: Vec<VolumeGroup>,
+    /// What was wrong above single nodes: metadata texts, groups.
+    pub problems: Vec<Error>,
+}
+
+/// One device in the graph.
+#[derive(Debug)]
+pub struct Node {
+    /// A name that does not depend on hardware: `disk0`, `disk0/p1`, `centos/root`.
+    pub path: String,
+    /// What kind of device it is.
+    pub kind: NodeKind,
+    /// The nodes it lies on: one, or several for a logical volume over several physical volumes.
+    pub parents: Vec<NodeId>,
+    /// Length in bytes.
+    pub size: u64,
+    /// Its bytes; `None` when they cannot be had, the reason being among the problems.
+    pub device: Option<Device>,
+    /// What lies on it.
+    pub content: Content,
+    /// What was wrong with the node or the structures on it.
+    pub problems: Vec<Error>,
+}
+
+/// What kind of device a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// The disk with this index in the order given.
+    Disk(usize),
+    /// A partition of the parent.
+    Partition(volume::Partition),
+    /// A logical volume.
+    LogicalVolume {
+        /// The name of its group.
+        group: String,
+        /// Its name within the group.
+        name: String,
+        /// Its UUID, with dashes.
+        uuid: String,
+        /// Segment types: `linear`.
+        kinds: Vec<String>,
+        /// Whether it can be activated by itself.
+        is_visible: bool,
+    },
+}
+
+/// What lies on a node.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing that is known.
+    Unknown,
+    /// A partition table, whose partitions are nodes.
+    Partitions(volume::Table),
+    /// An LVM2 physical volume.
+    PhysicalVolume {
+        /// Its UUID, with dashes.
+        uuid: String,
+        /// The group that names it, if one does.
+        group: Option<String>,
+    },
+    /// A file system that can be opened.
+    FileSystem {
+        /// How to open it.
+        format: &'static Format,
+        /// What names it.
+        identity: Identity,
+    },
+    /// Something recognised by its signature only: swap, LUKS, a file system that cannot be read yet.
+    Recognised(Signature),
+}
+
+impl Storage {
+    /// The node with this id, which must come from this graph.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Ids and nodes, parents first.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().enumerate().map(|(index, node)| (NodeId(index), node))
+    }
+
+    /// The nodes that lie directly on `parent`.
+    pub fn children(&self, parent: NodeId) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.iter().filter(move |(_, node)| node.parents.contains(&parent))
+    }
+
+    /// The disks below a node, as indices in the order given, ascending.
+    pub fn disks_below(&self, id: NodeId) -> Vec<usize> {
+        let node = self.node(id);
+        if let NodeKind::Disk(index) = node.kind {
+            return vec![index];
+        }
+        let mut disks: Vec<usize> =
+            node.parents.iter().flat_map(|parent| self.disks_below(*parent)).collect();
+        disks.sort_unstable();
+        disks.dedup();
+        disks
+    }
+}
+
+impl Node {
+    /// The UUID of the content as `blkid` spells it.
+    pub fn uuid(&self) -> Option<&str> {
+        match &self.content {
+            Content::FileSystem { identity, .. } => identity.uuid.as_deref(),
+            Content::Recognised(signature) => signature.uuid.as_deref(),
+            Content::PhysicalVolume { uuid, .. } => Some(uuid),
+            Content::Unknown | Content::Partitions(_) => None,
+        }
+    }
+
+    /// The label of the content.
+    pub fn label(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::FileSystem { identity, .. } => identity.label.as_deref(),
+            Content::Recognised(signature) => signature.label.as_deref(),
+            Content::Unknown | Content::Partitions(_) | Content::PhysicalVolume { .. } => None,
+        }
+    }
+
+    /// The type of the content as `blkid` names it.
+    pub fn content_type(&self) -> Option<&str> {
+        match &self.content {
+            Content::FileSystem { identity, .. } => Some(identity.kind),
+            Content::Recognised(signature) => Some(signature.kind),
+            Content::PhysicalVolume { .. } => Some("LVM2_member"),
+            Content::Partitions(table) => Some(table.kind.name()),
+            Content::Unknown => None,
+        }
+    }
+
+    /// Opens the file system as the kernel will see it: with its journal replayed in memory.
+    ///
+    /// # Errors
+    /// Those of the format; [`Error::Unsupported`] when there is no file system that can be opened.
+    pub fn open_replayed(&self) -> Result<(Opened, Replayed), Error> {
+        let (format, device) = self.openable()?;
+        let replayed = (format.replay)(device)?;
+        Ok(((format.open)(replayed.device.clone())?, replayed))
+    }
+
+    /// Opens the file system as a boot loader sees it: with its journal not replayed.
+    ///
+    /// # Errors
+    /// As [`open_replayed`](Self::open_replayed).
+    pub fn open_bare(&self) -> Result<Opened, Error> {
+        let (format, device) = self.openable()?;
+        (format.open)(device)
+    }
+
+    fn openable(&self) -> Result<(&'static Format, Device), Error> {
+        match (&self.content, &self.device) {
+            (Content::FileSystem { format, .. }, Some(device)) => Ok((*format, device.clone())),
+            _ => Err(Error::unsupported(
+                "device",
+                format!("opening {} as a file system", self.content_type().unwrap_or("unknown content")),
+            )),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What is on the disks: probed and stacked until nothing is new.
+//!
+//! [`discover`] turns disks into a graph of nodes: disk → partition → physical volume → logical volume → file
+//! system. [`Hardware`] is separate from the disks: it says on which bus and in which order a machine presents
+//! them, and [`DeviceNames`] which name under `/dev` then leads to which node.
+
+mod discover;
+mod graph;
+mod hardware;
+mod names;
+mod signature;
+
+pub use discover::{FILESYSTEMS, discover};
+pub use graph::{Content, Node, NodeId, NodeKind, Storage};
+pub use hardware::{Bus, Hardware, Slot};
+pub use names::{DeviceNames, Target, udev_node};
+pub use signature::Signature;
