@@ -1,7 +1,7 @@
 //! The graph as plain data.
 
 use blockdev::Device;
-use filesystem::{Error, Format, Identity, Opened, Replayed};
+use filesystem::{Error, Format, Identity, Opened};
 use volume::lvm2::VolumeGroup;
 
 use crate::Signature;
@@ -150,18 +150,27 @@ impl Node {
 
     /// Opens the file system as the kernel will see it: with its journal replayed in memory.
     ///
+    /// Where the journal cannot be replayed, the reason is among the problems and the view is that of a boot
+    /// loader, which is better than none.
+    ///
     /// # Errors
     /// Those of the format; [`Error::Unsupported`] when there is no file system that can be opened.
-    pub fn open_replayed(&self) -> Result<(Opened, Replayed), Error> {
+    pub fn open(&self) -> Result<Opened, Error> {
         let (format, device) = self.openable()?;
-        let replayed = (format.replay)(device)?;
-        Ok(((format.open)(replayed.device.clone())?, replayed))
+        match (format.replay)(device.clone()) {
+            Ok(replayed) => (format.open)(replayed.device),
+            Err(reason) => {
+                let mut opened = (format.open)(device)?;
+                opened.problems.push(reason);
+                Ok(opened)
+            }
+        }
     }
 
     /// Opens the file system as a boot loader sees it: with its journal not replayed.
     ///
     /// # Errors
-    /// As [`open_replayed`](Self::open_replayed).
+    /// As [`open`](Self::open).
     pub fn open_bare(&self) -> Result<Opened, Error> {
         let (format, device) = self.openable()?;
         (format.open)(device)

@@ -1,0 +1,13 @@
+//! The systems installed on the disks.
+//!
+//! A root file system is known by its content, never by its place. Its tree is offered as the guest sees it:
+//! the file systems that its fstab mounts are joined, symlinks are resolved inside, never on the host.
+
+mod inspect;
+mod joined;
+mod model;
+mod timeouts;
+
+pub use inspect::inspect;
+pub use joined::JoinedFs;
+pub use model::{ConfigFile, Guest, Mount, SharedFs};
