@@ -11,3 +11,4 @@ mod timeouts;
 pub use inspect::inspect;
 pub use joined::JoinedFs;
 pub use model::{ConfigFile, Guest, Mount, SharedFs};
+pub use timeouts::time_span;

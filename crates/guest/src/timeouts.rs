@@ -44,8 +44,9 @@ fn value(file: &[u8], key: &str) -> Option<Duration> {
     lines.find_map(|line| time_span(line.strip_prefix(key)?.trim_start().strip_prefix('=')?))
 }
 
-/// A time span as systemd.time(7) writes it, as far as timeouts use it: `45`, `45s`, `1min 30s`, `infinity`.
-fn time_span(text: &str) -> Option<Duration> {
+/// A time span as systemd.time(7) writes it, as far as timeouts use it: `45`, `45s`, `1min 30s`, `infinity`
+/// (which is [`Duration::MAX`]). `None` for anything else.
+pub fn time_span(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text == "infinity" {
         return Some(Duration::MAX);

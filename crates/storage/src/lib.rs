@@ -13,5 +13,5 @@ mod signature;
 pub use discover::{FILESYSTEMS, discover};
 pub use graph::{Content, Node, NodeId, NodeKind, Storage};
 pub use hardware::{Bus, Hardware, Slot};
-pub use names::{DeviceNames, Target, udev_node};
+pub use names::{DeviceNames, Target, depends_on_machine, is_unstable_name, kernel_disk_name, udev_node};
 pub use signature::Signature;

@@ -93,9 +93,9 @@ impl DeviceNames {
         }
     }
 
-    /// What `path`, as [`udev_node`] spells it, leads to.
+    /// What `path`, as [`udev_node`] spells it, leads to; `//` in it stands for `/`.
     pub fn get(&self, path: &str) -> Option<Target> {
-        self.names.get(path).copied()
+        self.names.get(&normalise(path)).copied()
     }
 
     /// Every name with its target, sorted.
@@ -130,7 +130,43 @@ pub fn udev_node(source: &[u8]) -> Option<String> {
             return Some(format!("/dev/disk/{folder}/{}", encode(unquote(value))));
         }
     }
-    source.starts_with(b"/dev/").then(|| normalise(&String::from_utf8_lossy(source)))
+    source.starts_with(b"/dev/").then(|| String::from_utf8_lossy(source).into_owned())
+}
+
+/// Whether a path under `/dev` is a name that enumeration order, bus or slot decides: `/dev/vda1`,
+/// `/dev/disk/by-path/…`, the `by-id` links that start with a bus, `/dev/dm-0`, `/dev/md0`.
+pub fn is_unstable_name(path: &str) -> bool {
+    depends_on_machine(path) || kernel_disk_name(path).is_some()
+}
+
+/// Whether a name is made from serial numbers or slots, so that the disks alone do not say what it leads to.
+pub fn depends_on_machine(path: &str) -> bool {
+    const BY_BUS: [&str; 6] = ["virtio-", "scsi-", "ata-", "nvme-", "usb-", "wwn-"];
+    let by_id = path.strip_prefix("/dev/disk/by-id/");
+    path.starts_with("/dev/disk/by-path/")
+        || by_id.is_some_and(|name| BY_BUS.iter().any(|bus| name.starts_with(bus)))
+        || ["/dev/dm-", "/dev/md"].iter().any(|prefix| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+        })
+}
+
+/// The kernel's name of a disk or partition, without `/dev/`: `vda1`, `nvme0n1p2`; `None` for any other path.
+pub fn kernel_disk_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/dev/")?;
+    let is_lettered = ["vd", "sd", "hd", "xvd"].iter().any(|prefix| {
+        name.strip_prefix(prefix).is_some_and(|rest| {
+            let number = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+            number.len() < rest.len() && number.bytes().all(|b| b.is_ascii_digit())
+        })
+    });
+    let is_numbered = ["nvme", "mmcblk"].iter().any(|prefix| {
+        name.strip_prefix(prefix).is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_digit())
+                && rest.bytes().all(|b| b.is_ascii_digit() || b"np".contains(&b))
+        })
+    });
+    (is_lettered || is_numbered).then_some(name)
 }
 
 /// `//` and `/./` stand for `/`.
@@ -175,13 +211,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn unstable_names() {
+        for path in [
+            "/dev/vda1",
+            "/dev/sdaa",
+            "/dev/nvme0n1p2",
+            "/dev/xvdf",
+            "/dev/dm-0",
+            "/dev/md127",
+            "/dev/mmcblk0p1",
+        ] {
+            assert!(is_unstable_name(path), "{path}");
+        }
+        for path in
+            ["/dev/disk/by-path/pci-0-part1", "/dev/disk/by-id/virtio-abc", "/dev/disk/by-id/ata-QEMU-part1"]
+        {
+            assert!(is_unstable_name(path), "{path}");
+        }
+        for path in [
+            "/dev/mapper/centos-root",
+            "/dev/centos/root",
+            "/dev/disk/by-uuid/x",
+            "/dev/sr0",
+            "/dev/md/root",
+            "/dev/disk/by-id/dm-name-x",
+            "/dev/disk/by-id/lvm-pv-uuid-x",
+            "/dev/vdata/lv",
+            "/dev/sd",
+            "/dev/zram0",
+        ] {
+            assert!(!is_unstable_name(path), "{path}");
+        }
+    }
+
+    #[test]
     fn sources_become_device_paths() {
         let node = |source: &str| udev_node(source.as_bytes());
         assert_eq!(node("UUID=AB-12").as_deref(), Some("/dev/disk/by-uuid/AB-12"));
         assert_eq!(node("UUID=\"x\"").as_deref(), Some("/dev/disk/by-uuid/x"));
         assert_eq!(node("LABEL=my disk/1").as_deref(), Some("/dev/disk/by-label/my\\x20disk\\x2f1"));
         assert_eq!(node("PARTLABEL=ü").as_deref(), Some("/dev/disk/by-partlabel/ü"));
-        assert_eq!(node("/dev//vda1").as_deref(), Some("/dev/vda1"));
+        assert_eq!(node("/dev//vda1").as_deref(), Some("/dev//vda1"));
         assert_eq!(node("tmpfs"), None);
         assert_eq!(node("ID=x"), None);
     }

@@ -1,0 +1,13 @@
+//! How far a guest would get on given hardware, and why it would stop there.
+//!
+//! A pure function of what is on the disks, what is installed, and the machine: [`simulate`]. Every stage ends
+//! in *pass*, *fail* or *unknown*; what was not examined is unknown, never a pass.
+
+pub mod fstab;
+mod simulate;
+mod trace;
+mod unit_name;
+
+pub use simulate::simulate;
+pub use trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
+pub use unit_name::{unit_name, unit_name_from_path};
