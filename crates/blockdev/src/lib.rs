@@ -21,7 +21,7 @@ pub use counter::Counter;
 pub use file::FileDevice;
 pub use memory::MemoryDevice;
 pub use overlay::Overlay;
-pub use power_cut::{PowerCut, Survivors};
+pub use power_cut::{Power, PowerCut, Survivors};
 pub use slice::Slice;
 
 /// A shared handle to a device of any kind.

@@ -1,11 +1,12 @@
-//! A device whose power fails at a chosen write.
+//! Devices whose power fails at a chosen write.
 //!
-//! Between two flushes a disk may keep, lose or tear any write. This device holds back the writes since the
-//! last flush and, when the power fails, lets through the ones the test chooses. A writer that is safe here
-//! for every write and every choice does not depend on luck.
+//! Between two flushes a disk may keep, lose or tear any write. These devices hold back the writes since their
+//! last flush and, when the power fails, let through the ones the test chooses. Several devices may share one
+//! [`Power`]: a commit that writes an image and its journal is cut in both at once. A writer that is safe for
+//! every step and every choice does not depend on luck.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{BlockDevice, BlockDeviceMut, Device, check_range};
 
@@ -20,10 +21,9 @@ pub enum Survivors {
     EveryOther,
 }
 
-/// Passes writes on to another device until the power fails; every later call fails.
+/// What several devices hang on.
 #[derive(Debug)]
-pub struct PowerCut {
-    inner: Device,
+pub struct Power {
     survivors: Survivors,
     state: Mutex<State>,
 }
@@ -33,16 +33,22 @@ struct State {
     /// Writes, growths and flushes left before the cut.
     left: u64,
     is_cut: bool,
-    /// Length in bytes that this device shows.
-    size: u64,
-    pending: Vec<(u64, Vec<u8>)>,
+    /// In order, of all devices.
+    pending: Vec<Write>,
 }
 
-impl PowerCut {
+#[derive(Debug)]
+struct Write {
+    to: Device,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Power {
     /// Lets `steps` writes, growths and flushes succeed; the next one cuts the power.
-    pub fn new(inner: Device, steps: u64, survivors: Survivors) -> Self {
-        let state = State { left: steps, is_cut: false, size: inner.size(), pending: Vec::new() };
-        Self { inner, survivors, state: Mutex::new(state) }
+    pub fn new(steps: u64, survivors: Survivors) -> Arc<Self> {
+        let state = State { left: steps, is_cut: false, pending: Vec::new() };
+        Arc::new(Self { survivors, state: Mutex::new(state) })
     }
 
     /// Whether the power has failed.
@@ -50,43 +56,73 @@ impl PowerCut {
         self.lock().is_cut
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one step; at the cut, settles what was pending and fails.
-    fn step(&self, state: &mut State, torn: Option<(u64, &[u8])>) -> io::Result<()> {
+    fn step(&self, state: &mut State, torn: Option<(&Device, u64, &[u8])>) -> io::Result<()> {
         if !state.is_cut && state.left > 0 {
             state.left -= 1;
             return Ok(());
         }
         if !state.is_cut {
             state.is_cut = true;
-            let pending = std::mem::take(&mut state.pending);
-            for (number, (offset, bytes)) in pending.iter().enumerate() {
+            for (number, write) in std::mem::take(&mut state.pending).iter().enumerate() {
                 if self.survivors == Survivors::All
                     || self.survivors == Survivors::EveryOther && number % 2 == 0
                 {
-                    self.arrive(*offset, bytes)?;
+                    arrive(&write.to, write.offset, &write.bytes)?;
                 }
             }
-            if let (Survivors::EveryOther, Some((offset, bytes))) = (self.survivors, torn) {
-                self.arrive(offset, &bytes[..bytes.len() / 2])?;
+            if let (Survivors::EveryOther, Some((device, offset, bytes))) = (self.survivors, torn) {
+                arrive(device, offset, &bytes[..bytes.len() / 2])?;
             }
         }
-        Err(io::Error::other("the power failed"))
+        Err(failed())
+    }
+}
+
+fn failed() -> io::Error {
+    io::Error::other("the power failed")
+}
+
+fn arrive(device: &Device, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let device = crate::writable(device)?;
+    device.grow(offset + bytes.len() as u64)?;
+    device.write_all_at(bytes, offset)
+}
+
+/// Passes writes on to another device until the power fails; every later call fails.
+#[derive(Debug)]
+pub struct PowerCut {
+    inner: Device,
+    power: Arc<Power>,
+    /// Length in bytes that this device shows.
+    size: Mutex<u64>,
+}
+
+impl PowerCut {
+    /// A device with a power supply of its own; see [`Power::new`].
+    pub fn new(inner: Device, steps: u64, survivors: Survivors) -> Self {
+        Self::with_power(inner, Power::new(steps, survivors))
     }
 
-    fn arrive(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let inner = crate::writable(&self.inner)?;
-        inner.grow(offset + bytes.len() as u64)?;
-        inner.write_all_at(bytes, offset)
+    /// A device on a shared power supply.
+    pub fn with_power(inner: Device, power: Arc<Power>) -> Self {
+        let size = Mutex::new(inner.size());
+        Self { inner, power, size }
+    }
+
+    /// Whether the power has failed.
+    pub fn is_cut(&self) -> bool {
+        self.power.is_cut()
     }
 }
 
 impl BlockDevice for PowerCut {
     fn size(&self) -> u64 {
-        self.lock().size
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sector_size(&self) -> u32 {
@@ -94,23 +130,24 @@ impl BlockDevice for PowerCut {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.lock();
+        let state = self.power.lock();
         if state.is_cut {
-            return Err(io::Error::other("the power failed"));
+            return Err(failed());
         }
-        check_range(state.size, offset, buf.len() as u64)?;
+        check_range(self.size(), offset, buf.len() as u64)?;
         buf.fill(0);
         let below = self.inner.size().saturating_sub(offset).min(buf.len() as u64) as usize;
         if below > 0 {
             self.inner.read_exact_at(&mut buf[..below], offset)?;
         }
         let end = offset + buf.len() as u64;
-        for (start, bytes) in &state.pending {
-            let from = (*start).max(offset);
-            let to = (start + bytes.len() as u64).min(end);
+        for write in state.pending.iter().filter(|write| Arc::ptr_eq(&write.to, &self.inner)) {
+            let from = write.offset.max(offset);
+            let to = (write.offset + write.bytes.len() as u64).min(end);
             if from < to {
-                buf[(from - offset) as usize..(to - offset) as usize]
-                    .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(
+                    &write.bytes[(from - write.offset) as usize..(to - write.offset) as usize],
+                );
             }
         }
         Ok(())
@@ -123,35 +160,39 @@ impl BlockDevice for PowerCut {
 
 impl BlockDeviceMut for PowerCut {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.lock();
-        check_range(state.size, offset, buf.len() as u64)?;
-        self.step(&mut state, Some((offset, buf)))?;
-        state.pending.push((offset, buf.to_vec()));
+        check_range(self.size(), offset, buf.len() as u64)?;
+        let mut state = self.power.lock();
+        self.power.step(&mut state, Some((&self.inner, offset, buf)))?;
+        state.pending.push(Write { to: self.inner.clone(), offset, bytes: buf.to_vec() });
         Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut state = self.lock();
-        self.step(&mut state, None)?;
-        crate::writable(&self.inner)?.grow(state.size)?;
-        for (offset, bytes) in std::mem::take(&mut state.pending) {
-            self.arrive(offset, &bytes)?;
+        let mut state = self.power.lock();
+        self.power.step(&mut state, None)?;
+        crate::writable(&self.inner)?.grow(self.size())?;
+        let (mine, others) = std::mem::take(&mut state.pending)
+            .into_iter()
+            .partition(|write| Arc::ptr_eq(&write.to, &self.inner));
+        state.pending = others;
+        let mine: Vec<Write> = mine;
+        for write in mine {
+            arrive(&write.to, write.offset, &write.bytes)?;
         }
         crate::writable(&self.inner)?.flush()
     }
 
     fn grow(&self, size: u64) -> io::Result<()> {
-        let mut state = self.lock();
-        self.step(&mut state, None)?;
-        state.size = state.size.max(size);
+        let mut state = self.power.lock();
+        self.power.step(&mut state, None)?;
+        let mut shown = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = size.max(*shown);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::MemoryDevice;
 
@@ -177,5 +218,17 @@ mod tests {
         assert_eq!(after(4, Survivors::All), [1, 2, 3, 0]);
         assert_eq!(after(4, Survivors::EveryOther), [1, 2, 4, 0]);
         assert_eq!(after(4, Survivors::None), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn one_power_fails_for_all_its_devices() {
+        let power = Power::new(2, Survivors::All);
+        let disks = [1, 2].map(|_| Arc::new(MemoryDevice::new(vec![0; 2])));
+        let [a, b] = disks.clone().map(|disk| PowerCut::with_power(disk, power.clone()));
+        a.write_all_at(&[1], 0).unwrap();
+        b.write_all_at(&[2], 0).unwrap();
+        assert!(a.write_all_at(&[3], 1).is_err());
+        assert!(b.flush().is_err() && b.read_exact_at(&mut [0], 0).is_err());
+        assert_eq!(disks.map(|disk| disk.to_vec()), [[1, 0], [2, 0]]);
     }
 }
