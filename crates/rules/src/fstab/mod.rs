@@ -1,0 +1,4 @@
+//! Faults in `/etc/fstab`.
+
+pub mod unresolved_source;
+pub mod unstable_device;
