@@ -77,7 +77,8 @@ impl BlockDeviceMut for MemoryDevice {
     fn grow(&self, size: u64) -> io::Result<()> {
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
         let size = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        if size > bytes.len() {
+        if let Some(more) = size.checked_sub(bytes.len()) {
+            bytes.try_reserve(more).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
             bytes.resize(size, 0);
         }
         Ok(())

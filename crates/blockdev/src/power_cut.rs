@@ -17,7 +17,7 @@ pub enum Survivors {
     All,
     /// None of them.
     None,
-    /// The first, third, fifth…; the cut write itself is torn: its first half arrives.
+    /// The first, third, fifth…; the cut write itself is torn: of its sectors, the first half arrives.
     EveryOther,
 }
 
@@ -76,7 +76,9 @@ impl Power {
                 }
             }
             if let (Survivors::EveryOther, Some((device, offset, bytes))) = (self.survivors, torn) {
-                arrive(device, offset, &bytes[..bytes.len() / 2])?;
+                // A disk writes a sector of 512 bytes whole or not at all.
+                let end = (offset + bytes.len() as u64 / 2) & !511;
+                arrive(device, offset, &bytes[..end.saturating_sub(offset) as usize])?;
             }
         }
         Err(failed())
@@ -216,8 +218,17 @@ mod tests {
         assert_eq!(after(1, Survivors::None), [0, 0, 0, 0]);
         assert_eq!(after(2, Survivors::None), [1, 0, 0, 0]);
         assert_eq!(after(4, Survivors::All), [1, 2, 3, 0]);
-        assert_eq!(after(4, Survivors::EveryOther), [1, 2, 4, 0]);
+        assert_eq!(after(4, Survivors::EveryOther), [1, 2, 0, 0]);
         assert_eq!(after(4, Survivors::None), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn sectors_are_not_torn() {
+        let disk = Arc::new(MemoryDevice::new(vec![0; 4096]));
+        let device = PowerCut::new(disk.clone(), 0, Survivors::EveryOther);
+        assert!(device.write_all_at(&[1; 3000], 100).is_err());
+        let arrived = disk.to_vec().iter().filter(|byte| **byte == 1).count();
+        assert_eq!(arrived, 1536 - 100);
     }
 
     #[test]
