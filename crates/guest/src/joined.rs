@@ -11,8 +11,8 @@ use crate::model::SharedFs;
 
 /// Bits of an inode number that belong to the file system itself.
 const INODE_BITS: u32 = 56;
-/// What fits in the top byte.
-const MAX_MEMBERS: usize = 256;
+/// Two bits of the top byte stay free for those who number files of several trees.
+const MAX_MEMBERS: usize = 64;
 
 /// File systems joined at mount points. Read-only.
 pub struct JoinedFs {

@@ -1,0 +1,73 @@
+//! `simulate`: how a boot would end on other hardware.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::cli::Status;
+use crate::cli::args::{Common, Output, Simulate};
+use crate::cli::input::Disks;
+use crate::cli::render::{Style, human, json, plain};
+use crate::examine;
+use crate::machine::{DiskOrder, Machine};
+
+#[derive(Debug, Serialize)]
+struct Body {
+    images: Vec<String>,
+    scenarios: Vec<json::Scenario>,
+    problems: Vec<String>,
+}
+
+pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
+    use std::io::Write;
+    let disks = Disks::open(common, &args.images.images)?;
+    let machines = machines(args);
+    let examination = examine(&disks.devices(), &machines);
+    let mut out = io::stdout().lock();
+    if common.output == Output::Human {
+        let style = Style::stdout(common.color);
+        for (boot, machine) in examination.boots.iter().zip(machines.iter().cycle()) {
+            writeln!(out, "{}", human::boot_line(boot, &machine.to_string(), style))?;
+            writeln!(out, "  hardware: {}", boot.hardware)?;
+            for stage in &boot.stages {
+                let verdict = match stage.verdict {
+                    boot::Verdict::Pass => style.green("pass   "),
+                    boot::Verdict::Fail => style.red("fail   "),
+                    boot::Verdict::Unknown => style.yellow("unknown"),
+                };
+                writeln!(out, "  {verdict} {}: {}", stage.name.as_str(), plain(&stage.summary))?;
+                for evidence in &stage.evidence {
+                    let line = evidence.line.map_or_else(String::new, |line| format!(":{line}"));
+                    writeln!(out, "          {}{line}: {}", plain(&evidence.file), plain(&evidence.text))?;
+                }
+            }
+        }
+        if examination.guests.is_empty() {
+            writeln!(out, "{}: no installed system found", plain(&disks.machine_name()))?;
+        }
+    } else {
+        let body = Body {
+            images: json::paths(&disks),
+            scenarios: json::scenarios(&examination.boots, &machines, &examination.storage),
+            problems: json::problems(&disks, &examination),
+        };
+        json::print(&mut out, &json::document("simulate", body), common.output)?;
+    }
+    if examination.boots.is_empty() {
+        return Ok(Status::Failed);
+    }
+    let all_up = examination.boots.iter().all(|boot| boot.outcome.is_up());
+    Ok(if all_up { Status::Clean } else { Status::Findings })
+}
+
+/// Every order on every bus that was asked for.
+fn machines(args: &Simulate) -> Vec<Machine> {
+    let buses: Vec<_> =
+        if args.bus.is_empty() { vec![None] } else { args.bus.iter().copied().map(Some).collect() };
+    let orders =
+        if args.disk_order.is_empty() { vec![DiskOrder::default()] } else { args.disk_order.clone() };
+    buses
+        .iter()
+        .flat_map(|bus| orders.iter().map(|order| Machine { bus: *bus, order: order.clone() }))
+        .collect()
+}

@@ -1,0 +1,62 @@
+//! What leaves the process: one file per form of output.
+
+pub(crate) mod diff;
+pub(crate) mod human;
+pub(crate) mod json;
+mod style;
+pub(crate) mod tree;
+
+pub(crate) use style::Style;
+
+/// Text from an image, made safe for a terminal: control characters become their escapes.
+pub(crate) fn plain(text: &str) -> String {
+    let is_safe = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(is_safe) {
+        return text.to_owned();
+    }
+    text.chars().fold(String::new(), |mut safe, c| {
+        if is_safe(c) {
+            safe.push(c);
+        } else {
+            safe.extend(c.escape_default());
+        }
+        safe
+    })
+}
+
+/// A size in the unit that keeps it short: `2.5 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 || value.fract() < 0.05 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub(crate) fn count(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_safe_from_what_an_image_says() {
+        assert_eq!(plain("a\u{1b}[31mb\r\u{7f}\u{9b}ü\n"), "a\\u{1b}[31mb\\r\\u{7f}\\u{9b}ü\n");
+    }
+
+    #[test]
+    fn sizes() {
+        let text = [0, 1023, 1024, 1536, 320 << 20, 5 << 29].map(size);
+        assert_eq!(text, ["0 B", "1023 B", "1 KiB", "1.5 KiB", "320 MiB", "2.5 GiB"]);
+    }
+}

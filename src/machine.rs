@@ -1,0 +1,111 @@
+//! The machines that a boot is followed on, as asked for on the command line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use guest::Guest;
+use storage::{Bus, Hardware, Slot};
+
+/// A machine, relative to what the guest's own files speak of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// The bus of its disks; `None` is the one that the guest's files speak of, else virtio-blk.
+    pub bus: Option<Bus>,
+    /// In which order its disks are enumerated.
+    pub order: DiskOrder,
+}
+
+/// The order of the disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskOrder {
+    /// This many further disks first, then those given, in their order.
+    ExtraFirst(usize),
+    /// Those given, by index, in this order.
+    Permuted(Vec<usize>),
+}
+
+impl Default for DiskOrder {
+    fn default() -> Self {
+        Self::ExtraFirst(0)
+    }
+}
+
+impl FromStr for DiskOrder {
+    type Err = String;
+
+    /// `+1`: one further disk first. `1,0`: the second disk given, then the first.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || format!("{text:?} is neither +N (further disks first) nor a list such as 1,0");
+        if let Some(count) = text.strip_prefix('+') {
+            let count: usize = count.parse().map_err(|_| usage())?;
+            return if count <= 25 {
+                Ok(Self::ExtraFirst(count))
+            } else {
+                Err("at most 25 further disks".into())
+            };
+        }
+        let order: Vec<usize> = text
+            .split(',')
+            .map(|index| index.trim().parse().map_err(|_| usage()))
+            .collect::<Result<_, _>>()?;
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.len() == order.len() { Ok(Self::Permuted(order)) } else { Err(usage()) }
+    }
+}
+
+impl Machine {
+    /// The machine as it stands.
+    pub fn as_is() -> Self {
+        Self::default()
+    }
+
+    /// The machine with one further disk enumerated first: the founding fault.
+    pub fn reordered() -> Self {
+        Self { bus: None, order: DiskOrder::ExtraFirst(1) }
+    }
+
+    /// The hardware that this is for `guest` with `disks` disks.
+    pub fn hardware(&self, guest: &Guest, disks: usize) -> Hardware {
+        let bus = self.bus.or(guest.bus).unwrap_or(Bus::VirtioBlk);
+        match &self.order {
+            DiskOrder::ExtraFirst(count) => Hardware::new(bus, disks).with_extra_first(*count),
+            DiskOrder::Permuted(order) => {
+                let given = order.iter().copied().filter(|disk| *disk < disks);
+                let rest = (0..disks).filter(|disk| !order.contains(disk));
+                Hardware { slots: given.chain(rest).map(|disk| Slot { bus, disk: Some(disk) }).collect() }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    /// "as it stands", "with an extra disk first, on nvme".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.order {
+            DiskOrder::ExtraFirst(0) => f.write_str("as it stands")?,
+            DiskOrder::ExtraFirst(1) => f.write_str("with an extra disk first")?,
+            DiskOrder::ExtraFirst(count) => write!(f, "with {count} extra disks first")?,
+            DiskOrder::Permuted(order) => write!(f, "with its disks in the order {order:?}")?,
+        }
+        match self.bus {
+            Some(bus) => write!(f, ", on {bus}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders() {
+        assert_eq!("+1".parse(), Ok(DiskOrder::ExtraFirst(1)));
+        assert_eq!("1,0".parse(), Ok(DiskOrder::Permuted(vec![1, 0])));
+        for bad in ["", "+", "+99", "a", "0,0", "-1"] {
+            assert!(bad.parse::<DiskOrder>().is_err(), "{bad}");
+        }
+    }
+}
