@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-/// What the format crates return.
-pub type Result<T> = std::result::Result<T, Error>;
+/// What the format crates return; a decoder that only judges bytes says `Result<T, Corrupt>`.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why bytes could not be read or understood.
 #[derive(Debug, thiserror::Error)]

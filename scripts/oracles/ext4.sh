@@ -1,0 +1,148 @@
+#!/bin/sh
+# Compares crates/filesystem-ext4 with the kernel and e2fsck: case, judge, verdict. Needs root (loop mounts).
+#   scripts/oracles/ext4.sh read|replay|write [CASE…]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+lab=${LAB:-$(mktemp -d /tmp/ext4-oracle.XXXXXX)}
+examples=${CARGO_TARGET_DIR:-$here/../../target}/release/examples
+list=$examples/list
+edit=$examples/edit
+mkdir -p "$lab/mnt"
+trap 'mountpoint -q "$lab/mnt" && umount "$lab/mnt"; [ -n "${LAB:-}" ] || rm -rf "$lab"' EXIT
+
+cases() {
+    cat <<-'END'
+	ext2|-t ext2 -b 4096
+	ext3|-t ext3 -b 4096
+	ext4|-t ext4 -b 4096
+	ext4-upstream|-t ext4 -b 4096 -O metadata_csum,64bit,metadata_csum_seed,orphan_file
+	1k-blocks|-t ext4 -b 1024
+	ext2-1k|-t ext2 -b 1024
+	ext3-1k|-t ext3 -b 1024
+	no-64bit|-t ext4 -b 4096 -O ^64bit
+	uninit_bg|-t ext4 -b 4096 -O ^metadata_csum,uninit_bg
+	meta_bg|-t ext4 -b 1024 -O meta_bg,^resize_inode
+	inline_data|-t ext4 -b 4096 -O inline_data
+	inline_data-1k|-t ext4 -b 1024 -I 512 -O inline_data
+	bigalloc|-t ext4 -b 4096 -O bigalloc -C 16384
+	bigalloc-1k|-t ext4 -b 1024 -O bigalloc -C 8192
+	128-byte-inodes|-t ext4 -b 4096 -I 128
+	large_dir|-t ext4 -b 4096 -O large_dir
+	ea_inode|-t ext4 -b 4096 -O ea_inode
+	ea_inode-inline|-t ext4 -b 4096 -O ea_inode,inline_data
+	no-journal|-t ext4 -b 4096 -O ^has_journal
+	sparse_super2|-t ext4 -b 4096 -O sparse_super2
+	quota|-t ext4 -b 4096 -O quota,project
+	fast_commit|-t ext4 -b 4096 -O fast_commit
+	encrypt-verity|-t ext4 -b 4096 -O encrypt,verity
+	casefold|-t ext4 -b 4096 -O casefold -E encoding=utf8
+	END
+}
+
+verdict() { printf '%-18s %-28s %s\n' "$1" "$2" "$3"; }
+
+# make NAME ARGS: an image that the kernel has filled, in $lab/NAME.img.
+make() {
+    image=$lab/$1.img
+    rm -f "$image"
+    # shellcheck disable=SC2086
+    mke2fs -q -F $2 "$image" 400M >/dev/null 2>"$lab/$1.mkfs" || { verdict "$1" mke2fs "skipped: $(head -1 "$lab/$1.mkfs")"; return 1; }
+    mount -o loop "$image" "$lab/mnt" 2>"$lab/$1.mount" || { verdict "$1" kernel "skipped: cannot mount"; return 1; }
+    python3 "$here/make-tree.py" "$lab/mnt" large 2>"$lab/$1.notes"
+    umount "$lab/mnt"
+}
+
+# compare NAME IMAGE JUDGE [--replay]: our listing against the kernel's.
+compare() {
+    mount -o loop,ro "$2" "$lab/mnt"
+    python3 "$here/list-mount.py" "$lab/mnt" >"$lab/$1.kernel"
+    umount "$lab/mnt"
+    "$list" ${4:-} "$2" >"$lab/$1.ours" || true
+    # stat(2) of a file with inline data reports space that it does not occupy.
+    case $1 in
+    *inline*) sed -i 's/\t[0-9]*\t\([-0-9]*\.[0-9]*\t\)/\t-\t\1/' "$lab/$1.kernel" "$lab/$1.ours" ;;
+    esac
+    if diff "$lab/$1.kernel" "$lab/$1.ours" >"$lab/$1.diff"; then
+        verdict "$1" "$3" "same, $(wc -l <"$lab/$1.kernel") files"
+    else
+        verdict "$1" "$3" "DIFFERS in $(grep -c '^[<>]' "$lab/$1.diff") lines: $lab/$1.diff"
+        failed=1
+    fi
+}
+
+read_case() {
+    make "$1" "$2" || return 0
+    compare "$1" "$lab/$1.img" "kernel listing"
+    rm -f "$lab/$1.img"
+}
+
+# Judges an image with e2fsck: check NAME IMAGE WHAT.
+check() {
+    if e2fsck -fn "$2" >"$lab/$1.fsck" 2>&1; then
+        verdict "$1" "e2fsck -fn after $3" clean
+    else
+        verdict "$1" "e2fsck -fn after $3" "FAILED: $(grep -v '^Pass\|^e2fsck\|^$' "$lab/$1.fsck" | head -2 | tr '\n' ' ')"
+        failed=1
+    fi
+}
+
+# An image copied from under a mounted file system: its journal is dirty. $1 orphans: and files were deleted
+# that a process still has open, which the kernel then deletes at mount and we leave to it.
+replay_case() {
+    image=$lab/$1.img
+    rm -f "$image"
+    # shellcheck disable=SC2086
+    mke2fs -q -F $2 "$image" 200M >/dev/null 2>"$lab/$1.mkfs" || { verdict "$1" mke2fs skipped; return 0; }
+    mount -o loop "$image" "$lab/mnt" 2>"$lab/$1.mount" || { verdict "$1" kernel "skipped: cannot mount"; return 0; }
+    python3 "$here/make-tree.py" "$lab/mnt" 2>"$lab/$1.notes"
+    sync -f "$lab/mnt"
+    # Directories that become file content revoke their blocks; then more than fits into one transaction.
+    for round in 1 2 3; do
+        mkdir "$lab/mnt/round$round"
+        (cd "$lab/mnt/round$round" && seq 1 2000 | xargs touch)
+        sync -f "$lab/mnt"
+        rm -rf "$lab/mnt/round$round"
+        seq 1 200000 >"$lab/mnt/content$round"
+        sync -f "$lab/mnt"
+    done
+    mkdir "$lab/mnt/last"
+    (cd "$lab/mnt/last" && seq 1 500 | xargs touch)
+    printf 'last words\n' >"$lab/mnt/etc/fstab"
+    sync -f "$lab/mnt"
+    seq 1 1000 >"$lab/mnt/not-synced"
+    cp --sparse=always "$image" "$lab/$1.dirty"
+    umount "$lab/mnt"
+    cp --sparse=always "$lab/$1.dirty" "$image"
+    if ! said=$("$edit" replay "$image" 2>&1); then
+        verdict "$1" replay "REFUSED: $said"
+        rm -f "$image" "$lab/$1.dirty"
+        return 0
+    fi
+    check "$1" "$image" "replay of $said"
+    # The kernel recovers its own copy.
+    mount -o loop "$lab/$1.dirty" "$lab/mnt"
+    umount "$lab/mnt"
+    mount -o loop,ro "$lab/$1.dirty" "$lab/mnt"
+    python3 "$here/list-mount.py" "$lab/mnt" >"$lab/$1.recovered"
+    umount "$lab/mnt"
+    compare "$1" "$image" "kernel listing after replay"
+    if diff "$lab/$1.recovered" "$lab/$1.kernel" >"$lab/$1.diff"; then
+        verdict "$1" "kernel's own recovery" "same, $(wc -l <"$lab/$1.kernel") files"
+    else
+        verdict "$1" "kernel's own recovery" "DIFFERS: $lab/$1.diff"
+        failed=1
+    fi
+    rm -f "$image" "$lab/$1.dirty"
+}
+
+failed=0
+stage=${1:-read}
+[ $# -eq 0 ] || shift
+chosen=" $* "
+cases >"$lab/cases"
+while IFS='|' read -r name args; do
+    if [ "$chosen" = "  " ] || [ "${chosen#* "$name" }" != "$chosen" ]; then
+        "${stage}_case" "$name" "$args"
+    fi
+done <"$lab/cases"
+exit "$failed"
