@@ -11,7 +11,7 @@ use crate::graph::{Content, Node, NodeId, NodeKind, Storage};
 use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
-pub static FILESYSTEMS: &[&Format] = &[&filesystem_ext4::FORMAT];
+pub static FILESYSTEMS: &[&Format] = &[&filesystem_ext4::FORMAT, &filesystem_xfs::FORMAT];
 
 /// Probes `disks` and everything on them. Never fails: what cannot be read is a problem of its node.
 pub fn discover(disks: &[Device]) -> Storage {
