@@ -52,6 +52,8 @@ make() {
     umount "$lab/mnt"
 }
 
+drop_space() { sed -i 's/\t[0-9]*\t\([-0-9]*\.[0-9]*\t\)/\t-\t\1/' "$@"; }
+
 # compare NAME IMAGE JUDGE [--replay]: our listing against the kernel's.
 compare() {
     mount -o loop,ro "$2" "$lab/mnt"
@@ -60,7 +62,7 @@ compare() {
     "$list" ${4:-} "$2" >"$lab/$1.ours" || true
     # stat(2) of a file with inline data reports space that it does not occupy.
     case $1 in
-    *inline*) sed -i 's/\t[0-9]*\t\([-0-9]*\.[0-9]*\t\)/\t-\t\1/' "$lab/$1.kernel" "$lab/$1.ours" ;;
+    *inline*) drop_space "$lab/$1.kernel" "$lab/$1.ours" ;;
     esac
     if diff "$lab/$1.kernel" "$lab/$1.ours" >"$lab/$1.diff"; then
         verdict "$1" "$3" "same, $(wc -l <"$lab/$1.kernel") files"
@@ -125,6 +127,9 @@ replay_case() {
     mount -o loop,ro "$lab/$1.dirty" "$lab/mnt"
     python3 "$here/list-mount.py" "$lab/mnt" >"$lab/$1.recovered"
     umount "$lab/mnt"
+    case $1 in
+    *inline*) drop_space "$lab/$1.recovered" ;;
+    esac
     compare "$1" "$image" "kernel listing after replay"
     if diff "$lab/$1.recovered" "$lab/$1.kernel" >"$lab/$1.diff"; then
         verdict "$1" "kernel's own recovery" "same, $(wc -l <"$lab/$1.kernel") files"
@@ -133,6 +138,46 @@ replay_case() {
         failed=1
     fi
     rm -f "$image" "$lab/$1.dirty"
+}
+
+# Files replaced in an image that the kernel filled: e2fsck after each, the kernel's content at the end.
+write_case() {
+    make "$1" "$2" || return 0
+    image=$lab/$1.img
+    "$list" "$image" >"$lab/$1.before" || true
+    done=
+    seed=0
+    for target in etc/fstab files/0 files/61 files/157 files/4097 files/300000 files/5242880 files/sparse \
+        files/fragmented files/reserved xattrs/file; do
+        for size in 1000 5000 12 700000 0 155 3000000 4096; do
+            seed=$((seed + 1))
+            python3 -c "import random, sys; sys.stdout.buffer.write(random.Random($seed).randbytes($size))" >"$lab/new"
+            if ! said=$("$edit" replace "$image" "/$target" "$lab/new" 2>&1); then
+                verdict "$1" "replace $target, $size" "REFUSED: $said"
+                case $1 in bigalloc* | quota) rm -f "$image"; return 0 ;; esac
+                failed=1
+                continue
+            fi
+            e2fsck -fn "$image" >"$lab/$1.fsck" 2>&1 || { check "$1" "$image" "$target, $size"; }
+            done="$done x"
+        done
+        echo "$(sha256sum <"$lab/new" | cut -d' ' -f1)" >"$lab/sum"
+        mount -o loop,ro "$image" "$lab/mnt"
+        if ! sha256sum <"$lab/mnt/$target" | cut -d' ' -f1 | cmp -s - "$lab/sum"; then
+            verdict "$1" "kernel's content of $target" DIFFERS
+            failed=1
+        fi
+        umount "$lab/mnt"
+    done
+    verdict "$1" "e2fsck -fn after each" "$(echo "$done" | wc -w) replacements"
+    compare "$1" "$image" "kernel listing after writing"
+    # The kernel goes on writing where we stopped.
+    mount -o loop "$image" "$lab/mnt"
+    cp -r "$lab/mnt/files" "$lab/mnt/more" 2>/dev/null || true
+    rm -rf "$lab/mnt/files" "$lab/mnt/dirs/3000"
+    umount "$lab/mnt"
+    check "$1" "$image" "more writing by the kernel"
+    rm -f "$image"
 }
 
 failed=0

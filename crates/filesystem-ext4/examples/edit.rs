@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use blockdev::{BlockDevice, Device, FileDevice};
+use blockdev::{Device, FileDevice};
 use filesystem::{Timestamp, path};
 use filesystem_ext4::FORMAT;
 

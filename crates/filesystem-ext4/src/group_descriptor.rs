@@ -183,6 +183,26 @@ impl GroupDescriptor {
     }
 }
 
+/// How many blocks at the start of a group hold superblock and descriptors, or are kept for more of them.
+pub fn base_blocks(superblock: &Superblock, group: u32) -> u64 {
+    let size = u64::from(superblock.descriptor_size);
+    let per_block = superblock.block_size.bytes().checked_div(size).unwrap_or(1);
+    let has_superblock = superblock.has_superblock(group);
+    let has_meta = superblock.features.has_incompat(incompat::META_BG);
+    let first_meta = u64::from(superblock.first_meta_bg);
+    if has_meta && u64::from(group) >= first_meta.saturating_mul(per_block) {
+        // The first, second and last group of a metagroup have its one block of descriptors.
+        let within = u64::from(group).checked_rem(per_block).unwrap_or(0);
+        let has_descriptors = within <= 1 || within.saturating_add(1) == per_block;
+        return u64::from(has_superblock).saturating_add(has_descriptors.into());
+    }
+    if !has_superblock {
+        return 0;
+    }
+    let tables = if has_meta { first_meta } else { u64::from(superblock.groups).div_ceil(per_block.max(1)) };
+    tables.saturating_add(superblock.reserved_descriptor_blocks.into()).saturating_add(1)
+}
+
 /// Where a metagroup that begins with group `first` keeps its descriptors: at the start of that group, behind
 /// a superblock if there is one.
 fn meta_block(superblock: &Superblock, first: u64) -> FsBlock {

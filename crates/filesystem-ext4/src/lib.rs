@@ -24,13 +24,14 @@ pub mod group_descriptor;
 pub mod inode;
 pub mod journal;
 pub mod mapping;
+pub mod mmp;
 pub mod orphan_file;
 mod posix_acl;
 mod reader;
 mod recover;
-mod replace;
 pub mod superblock;
 pub mod units;
+mod writer;
 pub mod xattr;
 
 pub use format::FORMAT;

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::features::incompat;
 use crate::inode::{self, Inode, flags};
 use crate::units::{FsBlock, to_usize};
-use crate::{content, directory, replace, xattr};
+use crate::{content, directory, writer, xattr};
 
 /// An open ext2, ext3 or ext4 file system.
 #[derive(Debug)]
@@ -175,6 +175,6 @@ fn is_fast_symlink(inode: &Inode) -> bool {
 impl FileSystemMut for Ext4 {
     fn replace(&self, file: filesystem::Inode, content: &[u8], now: Timestamp) -> Result<()> {
         let _alone = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        replace::replace(&self.disk, self.number(file)?, content, now)
+        writer::replace(&self.disk.device, self.number(file)?, content, now)
     }
 }

@@ -1,5 +1,7 @@
 //! Replaying journals that `debugfs` wrote, against `e2fsck -E journal_only` on a copy of the image.
 
+#![expect(clippy::unwrap_used, reason = "whatever fails, fails the test")]
+
 #[cfg(test)]
 mod support;
 
