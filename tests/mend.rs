@@ -165,6 +165,9 @@ fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
                 assert_eq!(size == old.size(), !is_new || format == "raw", "step {steps}");
                 for range in durable.changed() {
                     let length = range.end.min(size).saturating_sub(range.start) as usize;
+                    if length == 0 {
+                        continue;
+                    }
                     let read = |device: &dyn BlockDevice| {
                         let mut buf = vec![0; length];
                         device.read_exact_at(&mut buf, range.start).unwrap();
@@ -174,6 +177,7 @@ fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
                     assert!(read(durable.as_ref()) == expected, "{format}, step {steps}, {survivors:?}: {state:?}");
                 }
                 ends.push(state);
+                assert!(steps < 200, "{done:?}");
                 if done.is_ok() {
                     break;
                 }

@@ -97,7 +97,7 @@ pub fn commit(overlay: &Overlay, image: &dyn BlockDeviceMut, journal: &dyn Block
         let new = read(overlay, *offset, *length)?;
         // Bytes past the old end have no old value: undoing cuts them off.
         let old_length = old_size.saturating_sub(*offset).min(*length);
-        let old = read(image, *offset, old_length)?;
+        let old = if old_length == 0 { Vec::new() } else { read(image, *offset, old_length)? };
         let raw = RawRecord {
             offset: (*offset).into(),
             length: u32::try_from(old_length).map_err(io::Error::other)?.into(),
@@ -191,7 +191,7 @@ pub fn undo(image: &dyn BlockDeviceMut, journal: &dyn BlockDevice) -> Result<u64
         if image.size() != opened.header.new_size.get() {
             return Err(JournalError::Changed(opened.header.new_size.get().min(image.size())));
         }
-        for (raw, _) in opened.records() {
+        for (raw, _) in opened.records().filter(|(_, old)| !old.is_empty()) {
             let now = read(image, raw.offset.get(), raw.length.get().into())?;
             if crc32c(&now) != raw.new_crc.get() {
                 return Err(JournalError::Changed(raw.offset.get()));
@@ -277,8 +277,10 @@ mod tests {
     fn change(image: &Device) -> Overlay {
         let overlay = Overlay::new(image.clone());
         overlay.write_all_at(b"new at the start", 10).unwrap();
-        overlay.grow(5 * 4096).unwrap();
+        overlay.grow(7 * 4096).unwrap();
         overlay.write_all_at(&[7; 5000], SIZE as u64 - 50).unwrap();
+        // A range that lies wholly behind the old end.
+        overlay.write_all_at(&[8; 100], 6 * 4096).unwrap();
         overlay
     }
 
@@ -294,7 +296,7 @@ mod tests {
         commit(&change(&(image.clone() as Device)), image.as_ref(), &journal).unwrap();
         assert_eq!(image.to_vec(), new());
         assert_eq!(state(&journal).unwrap(), State::Sealed);
-        assert_eq!(recover(image.as_ref(), &journal).unwrap(), (State::Sealed, 5 * 4096));
+        assert_eq!(recover(image.as_ref(), &journal).unwrap(), (State::Sealed, 7 * 4096));
         assert_eq!(image.to_vec(), new());
         assert_eq!(undo(image.as_ref(), &journal).unwrap(), SIZE as u64);
         assert_eq!(image.to_vec()[..SIZE], old());
