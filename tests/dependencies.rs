@@ -14,7 +14,9 @@ const ALLOWED: [&str; 8] =
 fn is_allowed(expression: &str) -> bool {
     let alternatives = expression.replace('/', " OR ");
     alternatives.split(" AND ").all(|part| {
-        part.trim_matches(['(', ')', ' ']).split(" OR ").any(|one| ALLOWED.contains(&one.trim_matches(['(', ')', ' '])))
+        part.trim_matches(['(', ')', ' '])
+            .split(" OR ")
+            .any(|one| ALLOWED.contains(&one.trim_matches(['(', ')', ' '])))
     })
 }
 
@@ -33,13 +35,17 @@ fn licences_sources_and_reasons() {
     assert!(is_allowed("MIT/Apache-2.0") && is_allowed("(MIT OR Apache-2.0) AND Unicode-3.0"));
     assert!(!is_allowed("GPL-2.0-or-later") && !is_allowed("MIT AND GPL-3.0"));
     let metadata = metadata();
-    let reasons = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dependencies.md")).unwrap();
+    let reasons =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dependencies.md")).unwrap();
     let mut direct = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
         match package["source"].as_str() {
             Some(source) => {
-                assert!(source.starts_with("registry+https://github.com/rust-lang/crates.io-index"), "{name}: {source}");
+                assert!(
+                    source.starts_with("registry+https://github.com/rust-lang/crates.io-index"),
+                    "{name}: {source}"
+                );
                 let licence = package["license"].as_str().unwrap_or("none stated");
                 assert!(is_allowed(licence), "{name}: {licence}");
             }

@@ -1,6 +1,4 @@
 //! What the product tests share: the samples, the command, and the judges.
-#![expect(dead_code, clippy::unwrap_used, clippy::print_stdout, reason = "each test file uses its part; a test may panic, and says what it skips")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -37,7 +35,8 @@ pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
 /// Whether a program of the system is there; says so when it is not.
 pub(crate) fn has(program: &str) -> bool {
     let paths = std::env::var("PATH").unwrap_or_default();
-    let found = paths.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).exists());
+    let found =
+        paths.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).exists());
     if !found {
         println!("skipped: {program} is not installed");
     }
@@ -86,7 +85,8 @@ pub(crate) fn dump(device: &dyn BlockDevice, path: &Path) {
 /// The checker of a file system on one node of an image finds nothing.
 pub(crate) fn assert_clean(image: &Path, node_path: &str) {
     let storage = discover(image);
-    let kind = storage.nodes.iter().find(|node| node.path == node_path).unwrap().content_type().unwrap().to_owned();
+    let kind =
+        storage.nodes.iter().find(|node| node.path == node_path).unwrap().content_type().unwrap().to_owned();
     let (program, flags) = if kind == "xfs" { ("xfs_repair", "-n") } else { ("e2fsck", "-fn") };
     if !has(program) {
         return;

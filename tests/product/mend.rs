@@ -1,12 +1,9 @@
 //! From a broken image to a mended one, judged by the makers' own tools, and back.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::support::{assert_clean, bytes, copy, discover, has, judge, run};
 use blockdev::{BlockDevice, Device, MemoryDevice, Overlay, Power, PowerCut, Survivors};
 use filesystem::path::resolve;
 use filesystem::{Metadata, Timestamp};
@@ -14,7 +11,6 @@ use guestmend::machine::Machine;
 use guestmend::{Wanted, delivery, mend};
 use image::{FolderGate, Mode};
 use repair::{Applicability, journal};
-use support::{assert_clean, bytes, copy, discover, has, judge, run};
 
 const BROKEN: [&str; 2] = ["centos7-vda.qcow2", "centos7-vda-ext4.qcow2"];
 
@@ -44,9 +40,14 @@ fn fix_delivers_an_overlay_that_every_judge_accepts() {
         assert_eq!(run(&["check", overlay.to_str().unwrap()]).0, 0);
         let (inode, metadata, label) = fstab_facts(&overlay);
         assert_eq!((inode, &label), (facts.0, &facts.2));
-        let owner = |metadata: &Metadata| (metadata.kind, metadata.permissions, metadata.uid, metadata.gid, metadata.links);
+        let owner = |metadata: &Metadata| {
+            (metadata.kind, metadata.permissions, metadata.uid, metadata.gid, metadata.links)
+        };
         assert_eq!(owner(&metadata), owner(&facts.1));
-        assert_eq!(metadata.size, facts.1.size + "UUID=6f1c77a0-0b2d-4c3e-9a51-0c7de1000001".len() as u64 - 9);
+        assert_eq!(
+            metadata.size,
+            facts.1.size + "UUID=6f1c77a0-0b2d-4c3e-9a51-0c7de1000001".len() as u64 - 9
+        );
         for node in ["centos/root", "disk0/p1"] {
             assert_clean(&overlay, node);
         }
@@ -54,7 +55,10 @@ fn fix_delivers_an_overlay_that_every_judge_accepts() {
             let file = overlay.to_str().unwrap();
             assert_eq!(judge("qemu-img", &["check", file]).0, 0);
             let info = judge("qemu-img", &["info", file]).1;
-            assert!(info.contains(&format!("backing file: {name}")) && info.contains("backing file format: qcow2"));
+            assert!(
+                info.contains(&format!("backing file: {name}"))
+                    && info.contains("backing file format: qcow2")
+            );
             let raw = folder.path().join("mended.raw");
             assert_eq!(judge("qemu-img", &["convert", "-O", "raw", file, raw.to_str().unwrap()]).0, 0);
             assert_eq!(run(&["check", raw.to_str().unwrap()]).0, 0);
@@ -119,7 +123,7 @@ fn in_place_and_dry_run() {
         assert_eq!(run(&["check", path]).0, 0);
         assert_eq!(run(&["undo", path]).0, 0);
         assert!(bytes(&image) == before);
-        let (code, out, _) = run(&["fix", support::sample("centos7-uuid.qcow2").to_str().unwrap()]);
+        let (code, out, _) = run(&["fix", crate::support::sample("centos7-uuid.qcow2").to_str().unwrap()]);
         assert_eq!(code, 0);
         assert!(out.contains("nothing to fix"), "{out}");
     }
@@ -129,7 +133,8 @@ fn in_place_and_dry_run() {
 fn changes(disk: &Device) -> Arc<Overlay> {
     let wanted = Wanted { rule: None, least: Applicability::Safe };
     let now = Timestamp { seconds: 1_800_000_000, nanoseconds: 0 };
-    let mended = mend(std::slice::from_ref(disk), &[Machine::as_is(), Machine::reordered()], &wanted, now).unwrap();
+    let mended =
+        mend(std::slice::from_ref(disk), &[Machine::as_is(), Machine::reordered()], &wanted, now).unwrap();
     assert_eq!(mended.cured, ["fstab.unstable-device"]);
     mended.overlays[0].clone()
 }
@@ -137,12 +142,12 @@ fn changes(disk: &Device) -> Arc<Overlay> {
 #[test]
 fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
     let folder = tempfile::tempdir().unwrap();
-    let source = support::sample("centos7-vda-ext4.qcow2");
+    let source = crate::support::sample("centos7-vda-ext4.qcow2");
     let as_qcow2 = std::fs::read(&source).unwrap();
     let opened = image::open(&source, None, Mode::ReadOnly, &FolderGate::new()).unwrap();
     // The same guest as a raw image, cut behind the last byte that is not zero to keep the test quick.
     let raw_path = folder.path().join("disk.raw");
-    support::dump(opened.device.as_ref(), &raw_path);
+    crate::support::dump(opened.device.as_ref(), &raw_path);
     let disk_changes = changes(&opened.device);
     for format in ["qcow2", "raw"] {
         let old: Device = match format {
@@ -158,7 +163,8 @@ fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
                 let power = Power::new(steps, survivors);
                 let cut: Device = Arc::new(PowerCut::with_power(durable.clone(), power.clone()));
                 let cut_undo = PowerCut::with_power(undo_file.clone(), power);
-                let staged = delivery::stage(&disk_changes, &cut, &source, format, &FolderGate::new()).unwrap();
+                let staged =
+                    delivery::stage(&disk_changes, &cut, &source, format, &FolderGate::new()).unwrap();
                 let done = journal::commit(&staged, cut.writable().unwrap(), &cut_undo);
                 let (state, size) = journal::recover(durable.as_ref(), undo_file.as_ref()).unwrap();
                 let is_new = state == journal::State::Sealed;
@@ -174,7 +180,10 @@ fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
                         buf
                     };
                     let expected = if is_new { read(staged.as_ref()) } else { read(old.as_ref()) };
-                    assert!(read(durable.as_ref()) == expected, "{format}, step {steps}, {survivors:?}: {state:?}");
+                    assert!(
+                        read(durable.as_ref()) == expected,
+                        "{format}, step {steps}, {survivors:?}: {state:?}"
+                    );
                 }
                 ends.push(state);
                 assert!(steps < 200, "{done:?}");
@@ -195,14 +204,15 @@ fn the_tree_can_be_mounted_without_root() {
     }
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().to_str().unwrap();
-    let image = support::sample("centos7-vda-ext4.qcow2");
+    let image = crate::support::sample("centos7-vda-ext4.qcow2");
     let mut child = Command::new(env!("CARGO_BIN_EXE_guestmend"))
         .args(["mount", image.to_str().unwrap(), directory])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut said).unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut said)
+        .unwrap();
     let read = |path: &str| std::fs::read(folder.path().join(path)).unwrap();
     let fstab = String::from_utf8(read("fs/etc/fstab")).unwrap();
     assert!(fstab.contains("/dev/vda1 /boot"), "{said}");

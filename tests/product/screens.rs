@@ -1,9 +1,5 @@
 //! What a person and a script see: screens, JSON, exit codes.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-mod support;
-
-use support::{guestmend, run, sample};
+use crate::support::{guestmend, run, sample};
 
 const BROKEN: [(&str, &str); 2] = [("centos7-vda.qcow2", "xfs "), ("centos7-vda-ext4.qcow2", "ext4")];
 const BOOT_UUID: &str = "6f1c77a0-0b2d-4c3e-9a51-0c7de1000001";
@@ -80,8 +76,8 @@ fn what_is_no_image_is_one_clear_line_and_exit_2() {
 #[test]
 fn a_file_without_permission_is_exit_2() {
     use std::os::unix::fs::PermissionsExt;
-    let (_folder, image) = support::copy("centos7-uuid.qcow2");
-    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0)).unwrap();
+    let (_folder, image) = crate::support::copy("centos7-uuid.qcow2");
+    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o0)).unwrap();
     // Root reads it all the same.
     if std::fs::File::open(&image).is_err() {
         let (code, _, err) = run(&["check", image.to_str().unwrap()]);
@@ -100,11 +96,22 @@ fn simulate_says_how_it_ends_and_what_that_rests_on() {
         assert!(out.contains("pass    root file system: centos/root is /dev/mapper/centos-root"), "{out}");
         let (code, out, _) = run(&["simulate", &path(name), "--disk-order", "+1"]);
         assert_eq!(code, 1, "{out}");
-        assert!(out.starts_with("boot with an extra disk first: emergency: Timed out waiting for device dev-vda1.device"));
-        assert!(out.contains("fail    local file systems: boot.mount: no disk of this machine provides /dev/vda1"), "{out}");
-        let (code, out, _) = run(&["simulate", &path(name), "--bus", "nvme", "--bus", "virtio", "--disk-order", "+0"]);
+        assert!(out.starts_with(
+            "boot with an extra disk first: emergency: Timed out waiting for device dev-vda1.device"
+        ));
+        assert!(
+            out.contains(
+                "fail    local file systems: boot.mount: no disk of this machine provides /dev/vda1"
+            ),
+            "{out}"
+        );
+        let (code, out, _) =
+            run(&["simulate", &path(name), "--bus", "nvme", "--bus", "virtio", "--disk-order", "+0"]);
         assert_eq!(code, 1, "{out}");
-        assert!(out.contains("as it stands, on nvme: emergency") && out.contains("on virtio-blk: login"), "{out}");
+        assert!(
+            out.contains("as it stands, on nvme: emergency") && out.contains("on virtio-blk: login"),
+            "{out}"
+        );
     }
     assert_eq!(run(&["simulate", &path("centos7-uuid.qcow2"), "--disk-order", "+1"]).0, 0);
     assert_eq!(run(&["simulate", &path("centos7-uuid.qcow2"), "--disk-order", "x"]).0, 2);
@@ -140,7 +147,10 @@ fn json_has_its_schema_and_the_facts() {
     assert_eq!(check["schema"], "guestmend/1");
     assert_eq!(check["status"], "findings");
     assert_eq!(check["findings"][0]["rule"], "fstab.unstable-device");
-    assert_eq!((&check["findings"][0]["column"], &check["findings"][0]["end_column"]), (&1.into(), &9.into()));
+    assert_eq!(
+        (&check["findings"][0]["column"], &check["findings"][0]["end_column"]),
+        (&1.into(), &9.into())
+    );
     assert_eq!(check["findings"][0]["fix"]["edits"][0]["new"], format!("UUID={BOOT_UUID}"));
     assert_eq!(check["scenarios"][1]["outcome"], "emergency");
     assert_eq!(check["scenarios"][1]["cause"]["unit"], "dev-vda1.device");
@@ -192,7 +202,9 @@ fn preflight_is_one_line_an_image() {
     assert_eq!(code, 2, "{out}");
     let verdicts: Vec<String> = out
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["verdict"].as_str().unwrap().to_owned())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["verdict"].as_str().unwrap().to_owned()
+        })
         .collect();
     assert_eq!(verdicts, ["unknown", "ok", "risky"]);
 }

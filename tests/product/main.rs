@@ -1,0 +1,8 @@
+//! The whole product: images in, screens and bytes out.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
+
+mod hostile;
+mod mend;
+mod rules;
+mod screens;
+mod support;
