@@ -62,8 +62,8 @@ pub enum Ignored {
     ApiFileSystem,
     /// An earlier line has the same mount point.
     Duplicate,
-    /// Root of an autofs or other entry that the generator skips.
-    Swap,
+    /// The source of a swap line is no path.
+    SwapNotAPath,
 }
 
 /// The units of the whole file, in order, and the lines that make none.
@@ -90,7 +90,7 @@ pub fn generate(fstab: &Fstab) -> (Vec<Unit>, Vec<(usize, Ignored)>) {
 fn swap(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
     let what = udev_node(&entry.source.value).unwrap_or_else(|| entry.source.text().into_owned());
     if !what.starts_with('/') {
-        return Err(Ignored::Swap);
+        return Err(Ignored::SwapNotAPath);
     }
     let links = match (is_noauto(entry), is_nofail(entry)) {
         (true, _) => Vec::new(),

@@ -146,9 +146,9 @@ impl Walk {
             }
         }
         for lv in &group.lvs {
-            let (device, problems) = match lv.clone().device {
-                Ok(device) => (Some(device), Vec::new()),
-                Err(error) => (None, vec![error]),
+            let (device, problems) = match &lv.device {
+                Ok(device) => (Some(device.clone()), Vec::new()),
+                Err(reason) => (None, vec![Error::unsupported("logical volume", reason)]),
             };
             self.add(Node {
                 path: format!("{}/{}", group.name, lv.name),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blockdev::Device;
-use ondisk::{Corrupt, Error, Parsed, Result};
+use ondisk::{Corrupt, Error, Parsed};
 
 use super::label::PhysicalVolume;
 use super::map;
@@ -42,7 +42,7 @@ pub struct PvRef {
 }
 
 /// One logical volume.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LogicalVolume {
     /// The name within the group: `root`.
     pub name: String,
@@ -55,26 +55,7 @@ pub struct LogicalVolume {
     /// Segment types in order, without repetition: `linear`, `raid1`.
     pub kinds: Vec<String>,
     /// Its bytes, or why they cannot be had.
-    pub device: Result<Device>,
-}
-
-impl Clone for LogicalVolume {
-    fn clone(&self) -> Self {
-        let device = match &self.device {
-            Ok(device) => Ok(device.clone()),
-            Err(Error::Corrupt(corrupt)) => Err(Error::Corrupt(corrupt.clone())),
-            Err(error) => Err(Error::unsupported("logical volume", error.to_string())),
-        };
-        let Self { name, uuid, size, is_visible, kinds, .. } = self;
-        Self {
-            name: name.clone(),
-            uuid: uuid.clone(),
-            size: *size,
-            is_visible: *is_visible,
-            kinds: kinds.clone(),
-            device,
-        }
-    }
+    pub device: std::result::Result<Device, String>,
 }
 
 /// One segment of a logical volume.
@@ -84,7 +65,7 @@ pub struct Segment {
     pub start: u64,
     /// Extents.
     pub count: u64,
-    /// The type as written, without flags: `striped`, `raid1`, `thin`.
+    /// The type as written, with its flags: `striped`, `raid1`, `thin`.
     pub kind: String,
     /// For `striped`: what the stripes lie on, in order.
     pub targets: Vec<MapTarget>,
@@ -183,7 +164,7 @@ fn build(name: String, section: &Section, pvs: &[PhysicalVolume]) -> Parsed<Volu
                 size: extents.saturating_mul(extent_size),
                 is_visible: lv.lists("status", "VISIBLE"),
                 kinds,
-                device: mapper.device(lv_name),
+                device: mapper.device(lv_name).map_err(|error| error.to_string()),
             }
         })
         .collect();
@@ -212,7 +193,7 @@ fn read_segments(lv: &Section) -> Vec<Segment> {
             Segment {
                 start: segment.number("start_extent").unwrap_or(0),
                 count: segment.number("extent_count").unwrap_or(0),
-                // Flags follow behind a plus sign: `raid1+FOO`. An unknown flag makes another type of it.
+                // Flags may follow behind a plus sign: `raid1+FOO`. They make another type of it, so they stay.
                 kind: kind.to_owned(),
                 targets: read_targets(segment.list("stripes")),
             }
