@@ -2,7 +2,7 @@
 //!
 //! Tab-separated: path, `ls` letter, mode, links, uid, gid, size, mtime, inode, device, SHA-256 of the
 //! content, symlink target, extended attributes. Bytes that are not printable ASCII are escaped.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+#![expect(clippy::print_stderr, reason = "a command-line program")]
 
 use std::error::Error;
 use std::io::Write;

@@ -66,6 +66,9 @@ pub(crate) struct RawExtension {
 }
 const _: () = assert!(size_of::<RawExtension>() == 76);
 
+/// First byte of the forks in version 3.
+const LITERAL_AT_V3: usize = size_of::<RawCore>() + size_of::<RawExtension>();
+
 /// `di_flags` bits.
 pub(crate) mod flags {
     pub(crate) const REALTIME: u16 = 0x0001;
@@ -75,7 +78,6 @@ pub(crate) mod flags {
 
 /// `di_flags2` bits.
 pub(crate) mod flags2 {
-    pub(crate) const REFLINK: u64 = 0x02;
     pub(crate) const BIGTIME: u64 = 0x08;
     pub(crate) const NREXT64: u64 = 0x10;
     /// DAX, REFLINK, COWEXTSIZE, BIGTIME, NREXT64.
@@ -168,7 +170,7 @@ impl DiskInode {
     /// First byte of the forks.
     pub(crate) fn literal_at(&self) -> usize {
         match self.extension {
-            Some(_) => size_of::<RawCore>() + size_of::<RawExtension>(),
+            Some(_) => LITERAL_AT_V3,
             None => size_of::<RawCore>(),
         }
     }

@@ -22,6 +22,7 @@ mod span;
 mod stamp;
 mod superblock;
 mod symlink;
+mod write;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,10 +43,16 @@ struct Xfs {
     info: FsInfo,
     log: log::State,
     cache: Mutex<Option<CachedLeaf>>,
+    writing: Mutex<()>,
 }
 
 impl Xfs {
     fn cached_leaf(&self) -> MutexGuard<'_, Option<CachedLeaf>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held from the first read of a change to its last write.
+    fn lock_for_writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -45,7 +45,8 @@ pub(crate) fn open_xfs(device: Device) -> Result<Parsed<Xfs>> {
         State::Dirty
     });
     let info = info(&superblock, state);
-    Ok(Parsed { value: Xfs { device, superblock, info, log: state, cache: Mutex::default() }, problems })
+    let (cache, writing) = (Mutex::default(), Mutex::default());
+    Ok(Parsed { value: Xfs { device, superblock, info, log: state, cache, writing }, problems })
 }
 
 /// A device that lost its end still has files worth reading.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use filesystem::{DirEntry, FileKind, FileSystem, FsInfo, Inode, Metadata};
+use filesystem::{DirEntry, FileKind, FileSystem, FileSystemMut, FsInfo, Inode, Metadata};
 use ondisk::{Error, Result};
 
 use crate::inode::{DiskInode, Fork, flags};
@@ -75,6 +75,10 @@ impl FileSystem for Xfs {
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         attribute::read(self, &DiskInode::read(self, inode.0)?, None)
+    }
+
+    fn writable(&self) -> Option<&dyn FileSystemMut> {
+        self.device.writable().is_some().then_some(self)
     }
 }
 

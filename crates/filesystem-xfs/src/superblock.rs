@@ -252,7 +252,7 @@ fn check_dir_block(span: &Span<'_>, raw: &RawSuperblock) -> Checked<u8> {
 fn check_groups(span: &Span<'_>, raw: &RawSuperblock) -> Checked<()> {
     let (blocks, count, total) = (raw.sb_agblocks.get(), raw.sb_agcount.get(), raw.sb_dblocks.get());
     let log = u32::from(raw.sb_agblklog);
-    if blocks < 64 || blocks > 1 << 31 || blocks.next_power_of_two().trailing_zeros() != log {
+    if !(64..=1 << 31).contains(&blocks) || blocks.next_power_of_two().trailing_zeros() != log {
         let found = format!("{blocks} (sb_agblklog {log})");
         return Err(span.corrupt("sb_agblocks", "64..=2^31 blocks, with the logarithm rounded up", found));
     }

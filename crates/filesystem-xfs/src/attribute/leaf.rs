@@ -92,11 +92,12 @@ pub(super) fn first_child(xfs: &Xfs, fork: &Fork<'_>, span: &Span<'_>) -> Checke
     if crc {
         Stamp::DA_BTREE.check(span, xfs.superblock.meta_uuid, fork.inode)?;
     }
-    let (count_at, entries_at) = if crc { (56, 64) } else { (12, 16) };
+    // The first entry is a hash, then a block.
+    let (count_at, before_at) = if crc { (56, 68) } else { (12, 20) };
     if span.u16(count_at, "count")? == 0 {
         return Err(span.corrupt("count", "at least 1", 0));
     }
-    Ok(Some(span.u32(entries_at + 4, "before")?))
+    Ok(Some(span.u32(before_at, "before")?))
 }
 
 fn check_magic(span: &Span<'_>, expected: u16) -> Checked<()> {

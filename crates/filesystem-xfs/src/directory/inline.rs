@@ -9,8 +9,8 @@ use crate::span::{Checked, Span};
 
 /// Shows `visit` every entry; `.` and `..` are not stored.
 pub(super) fn for_each_entry(span: &Span<'_>, has_file_type: bool, visit: &mut Visit<'_>) -> Checked<()> {
-    let number_size = if span.u8(1, "i8count")? == 0 { 4 } else { 8 };
-    let mut cursor = Cursor { span, at: number_size + 2 };
+    let (number_size, entries_at) = if span.u8(1, "i8count")? == 0 { (4, 6) } else { (8, 10) };
+    let mut cursor = Cursor { span, at: entries_at };
     for _ in 0..span.u8(0, "count")? {
         let name_length = usize::from(cursor.take(1, "namelen")?.u8(0, "namelen")?);
         cursor.take(2, "offset")?;

@@ -1,5 +1,4 @@
 //! Images for tests: made by `mkfs.xfs` when the test runs, or by a kernel long ago.
-#![allow(dead_code, reason = "every test program uses its own part")]
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -12,7 +11,7 @@ use filesystem::{FileSystem, Inode, path};
 use tempfile::TempDir;
 
 /// Whether a program is there; says so when it is not.
-pub fn has_tool(name: &str) -> bool {
+pub(crate) fn has_tool(name: &str) -> bool {
     let found = Command::new(name).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         println!("skipped: {name} is not installed");
@@ -21,18 +20,18 @@ pub fn has_tool(name: &str) -> bool {
 }
 
 /// An image file that goes away with its folder.
-pub struct Image {
+pub(crate) struct Image {
     folder: TempDir,
 }
 
 impl Image {
     /// Makes a 32 MiB image that holds `tree`; `None` when there is no `mkfs.xfs`.
-    pub fn make(options: &str, tree: &Tree) -> Option<Self> {
+    pub(crate) fn make(options: &str, tree: &Tree) -> Option<Self> {
         Self::sized(32, options, tree)
     }
 
     /// The same with a size in MiB.
-    pub fn sized(mebibytes: u64, options: &str, tree: &Tree) -> Option<Self> {
+    pub(crate) fn sized(mebibytes: u64, options: &str, tree: &Tree) -> Option<Self> {
         if !has_tool("mkfs.xfs") {
             return None;
         }
@@ -56,12 +55,12 @@ impl Image {
         Some(image)
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("image")
     }
 
     /// Runs commands of `xfs_db` that may write; `false` when there is no `xfs_db`.
-    pub fn edit(&self, commands: &[&str]) -> bool {
+    pub(crate) fn edit(&self, commands: &[&str]) -> bool {
         if !has_tool("xfs_db") {
             return false;
         }
@@ -72,15 +71,24 @@ impl Image {
     }
 
     /// The content in memory.
-    pub fn device(&self) -> Arc<MemoryDevice> {
+    pub(crate) fn device(&self) -> Arc<MemoryDevice> {
         Arc::new(MemoryDevice::new(std::fs::read(self.path()).unwrap()))
     }
 }
 
-/// The kernel-made image that `scripts/images/xfs-forks.sh` describes.
-pub fn forks() -> Arc<MemoryDevice> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../test-images/filesystem/xfs-forks.img.zst");
-    let packed = std::fs::read(path).unwrap();
+/// The kernel-made image with extent trees, unwritten and shared blocks; see `xfs-forks.img.toml`.
+pub(crate) fn forks() -> Arc<MemoryDevice> {
+    unpack("xfs-forks.img.zst")
+}
+
+/// The kernel-made image with free space in hundreds of pieces; see `xfs-free-space.img.toml`.
+pub(crate) fn free_space() -> Arc<MemoryDevice> {
+    unpack("xfs-free-space.img.zst")
+}
+
+fn unpack(name: &str) -> Arc<MemoryDevice> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test-images/filesystem");
+    let packed = std::fs::read(folder.join(name)).unwrap();
     let mut image = Vec::new();
     ruzstd::decoding::StreamingDecoder::new(&packed[..]).unwrap().read_to_end(&mut image).unwrap();
     Arc::new(MemoryDevice::new(image))
@@ -88,7 +96,7 @@ pub fn forks() -> Arc<MemoryDevice> {
 
 /// Asks `xfs_repair -n` about the content of a device.
 #[track_caller]
-pub fn assert_clean(device: &dyn blockdev::BlockDevice) {
+pub(crate) fn assert_clean(device: &dyn blockdev::BlockDevice) {
     if !has_tool("xfs_repair") {
         return;
     }
@@ -106,7 +114,7 @@ fn text(output: &Output) -> String {
 
 /// What an image should hold, in the order of creation.
 #[derive(Default)]
-pub struct Tree {
+pub(crate) struct Tree {
     entries: Vec<(String, Node)>,
 }
 
@@ -118,7 +126,7 @@ enum Node {
 }
 
 impl Tree {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -127,19 +135,19 @@ impl Tree {
         self
     }
 
-    pub fn file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
         self.add(name, Node::File(content.into()))
     }
 
-    pub fn symlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
         self.add(name, Node::Symlink(target.to_owned()))
     }
 
-    pub fn fifo(self, name: &str) -> Self {
+    pub(crate) fn fifo(self, name: &str) -> Self {
         self.add(name, Node::Fifo)
     }
 
-    pub fn directory(self, name: &str, tree: Tree) -> Self {
+    pub(crate) fn directory(self, name: &str, tree: Tree) -> Self {
         self.add(name, Node::Directory(tree))
     }
 
@@ -173,7 +181,7 @@ impl Tree {
 }
 
 /// Bytes in which every block differs from every other.
-pub fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length.div_ceil(4) as u32)
         .flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes())
         .take(length)
@@ -182,18 +190,18 @@ pub fn pattern(length: usize) -> Vec<u8> {
 
 /// Opens a healthy file system.
 #[track_caller]
-pub fn open(device: Device) -> Box<dyn FileSystem> {
+pub(crate) fn open(device: Device) -> Box<dyn FileSystem> {
     let opened = (filesystem_xfs::FORMAT.open)(device).unwrap();
     assert!(opened.problems.is_empty(), "{:?}", opened.problems);
     opened.value
 }
 
 #[track_caller]
-pub fn inode(fs: &dyn FileSystem, path: &str) -> Inode {
+pub(crate) fn inode(fs: &dyn FileSystem, path: &str) -> Inode {
     path::resolve_no_follow(fs, path.as_bytes()).unwrap()
 }
 
 #[track_caller]
-pub fn content(fs: &dyn FileSystem, path: &str) -> Vec<u8> {
+pub(crate) fn content(fs: &dyn FileSystem, path: &str) -> Vec<u8> {
     filesystem::read_to_end(fs, inode(fs, path), 64 << 20).unwrap()
 }

@@ -1,11 +1,9 @@
 //! Reading images that real tools made.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{Image, Tree, content, forks, inode, open, pattern};
 use blockdev::{BlockDevice, BlockDeviceMut, Counter, Device, MemoryDevice, Overlay};
-use common::{Image, Tree, content, inode, open, pattern};
 use filesystem::{FileKind, FileSystem};
 use filesystem_xfs::FORMAT;
 
@@ -76,7 +74,8 @@ fn check_tree(fs: &dyn FileSystem, stores_kinds: bool, longest_target: usize) {
         assert_eq!(names.len(), count);
         let mut expected: Vec<String> = (0..count).map(entry).collect();
         let mut sorted = names;
-        (expected.sort(), sorted.sort());
+        expected.sort();
+        sorted.sort();
         assert_eq!(sorted, expected);
         assert_eq!(fs.lookup(directory, b"absent").unwrap(), None);
     }
@@ -167,7 +166,7 @@ fn other_things_are_not_xfs() {
 
 #[test]
 fn trees_of_extents_and_what_only_a_kernel_makes() {
-    let fs = open(common::forks());
+    let fs = open(forks());
     let fs = &*fs;
     assert_eq!(fs.info().label.as_deref(), Some(&b"forks"[..]));
     assert_eq!(fs.info().uuid.as_deref(), Some("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"));
@@ -226,7 +225,7 @@ fn number_and_uuid(inode: filesystem::Inode) -> Vec<u8> {
 
 #[test]
 fn one_flipped_bit_is_found_where_it_is() {
-    let device = common::forks();
+    let device = forks();
     let fs = open(device.clone());
     let (link, directory) = (inode(&*fs, "/link"), inode(&*fs, "/directory"));
     let (attributes, fragmented) = (inode(&*fs, "/attributes"), inode(&*fs, "/fragmented"));
