@@ -2,9 +2,11 @@
 //!
 //! XFS Algorithms & Data Structures, "AG Free Space Management". The second sector of every group.
 
-use ondisk::{Guid, Result, be, le};
+use ondisk::{Error, Guid, Result, be, le};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::btree::Kind;
+use super::free_list;
 use super::staging::Staging;
 use crate::number::wide;
 use crate::span::{Checked, Span, put, put_crc};
@@ -54,6 +56,13 @@ pub(super) struct Root {
     pub(super) levels: u32,
 }
 
+/// The part of the AGFL's ring that is filled: blocks kept for the growth of trees.
+#[derive(Debug, Clone, Copy)]
+struct FreeList {
+    first: u32,
+    count: u32,
+}
+
 /// An AGF whose fields agree with the superblock.
 #[derive(Debug, Clone)]
 pub(super) struct Agf {
@@ -63,12 +72,17 @@ pub(super) struct Agf {
     sector: Vec<u8>,
     pub(super) free_blocks: u32,
     pub(super) longest: u32,
-    pub(super) by_block: Root,
-    pub(super) by_size: Root,
+    by_block: Root,
+    by_size: Root,
     /// With the feature `rmapbt`.
-    pub(super) reverse_map: Option<Root>,
+    reverse_map: Option<Root>,
     /// With the feature `reflink`.
-    pub(super) reference_counts: Option<Root>,
+    reference_counts: Option<Root>,
+    /// Blocks of the two free space trees and the reverse map, without their first roots.
+    tree_blocks: u32,
+    /// Blocks of the reverse map.
+    reverse_map_blocks: u32,
+    free_list: FreeList,
 }
 
 impl Agf {
@@ -107,14 +121,80 @@ impl Agf {
             reference_counts: has_reflink
                 .then(|| root("agf_refcount_root", raw.agf_refcount_root, raw.agf_refcount_level))
                 .transpose()?,
+            tree_blocks: raw.agf_btreeblks.get(),
+            reverse_map_blocks: raw.agf_rmap_blocks.get(),
+            free_list: FreeList { first: raw.agf_flfirst.get(), count: raw.agf_flcount.get() },
             sector,
         })
     }
 
-    /// Puts the present counts into the sector.
+    /// The root of a tree, if the file system has such trees.
+    pub(super) fn root(&self, kind: Kind) -> Option<Root> {
+        match kind {
+            Kind::FreeByBlock => Some(self.by_block),
+            Kind::FreeBySize => Some(self.by_size),
+            Kind::ReverseMap => self.reverse_map,
+            Kind::ReferenceCounts => self.reference_counts,
+        }
+    }
+
+    /// Notes that a tree has grown a new root.
+    pub(super) fn set_root(&mut self, kind: Kind, root: Root) -> Result<()> {
+        if root.levels > MAX_LEVELS {
+            return Err(Error::unsupported(STRUCTURE, format!("a tree of {} levels", root.levels)));
+        }
+        match kind {
+            Kind::FreeByBlock => self.by_block = root,
+            Kind::FreeBySize => self.by_size = root,
+            Kind::ReverseMap => self.reverse_map = Some(root),
+            Kind::ReferenceCounts => self.reference_counts = Some(root),
+        }
+        Ok(())
+    }
+
+    /// Takes a block for a tree. It counted as free in the superblock and still does, and its owner in the
+    /// reverse map is the group, before and after.
+    pub(super) fn take_tree_block(&mut self, staging: &Staging<'_>, kind: Kind) -> Result<u32> {
+        if kind == Kind::ReferenceCounts {
+            return Err(Error::unsupported(STRUCTURE, "growing the reference count tree"));
+        }
+        let FreeList { first, count } = self.free_list;
+        let Some(rest) = count.checked_sub(1) else {
+            return Err(Error::unsupported(STRUCTURE, "growing a tree without a free list"));
+        };
+        let list = free_list::read(staging, self.ag)?;
+        let (block, next) = list.block_at(first)?;
+        let length = staging.xfs.superblock.geometry.ag_length(self.ag).unwrap_or_default();
+        if block == 0 || block >= length {
+            return Err(self.span().corrupt("agf_flfirst", "the place of a block", block).into());
+        }
+        self.free_list = FreeList { first: next, count: rest };
+        self.tree_blocks = self.tree_blocks.saturating_add(1);
+        if kind == Kind::ReverseMap {
+            self.reverse_map_blocks = self.reverse_map_blocks.saturating_add(1);
+        }
+        Ok(block)
+    }
+
+    /// Puts the present values into the sector.
     pub(super) fn write(mut self, staging: &mut Staging<'_>) {
-        put(&mut self.sector, 0x34, &self.free_blocks.to_be_bytes());
-        put(&mut self.sector, 0x38, &self.longest.to_be_bytes());
+        let mut fields = vec![
+            (0x10, self.by_block.block),
+            (0x14, self.by_size.block),
+            (0x1c, self.by_block.levels),
+            (0x20, self.by_size.levels),
+            (0x28, self.free_list.first),
+            (0x30, self.free_list.count),
+            (0x34, self.free_blocks),
+            (0x38, self.longest),
+            (0x3c, self.tree_blocks),
+        ];
+        if let Some(root) = self.reverse_map {
+            fields.extend([(0x18, root.block), (0x24, root.levels), (0x50, self.reverse_map_blocks)]);
+        }
+        for (at, value) in fields {
+            put(&mut self.sector, at, &value.to_be_bytes());
+        }
         if staging.xfs.superblock.features.crc {
             put_crc(&mut self.sector, CRC_AT);
         }

@@ -1,11 +1,11 @@
-//! The trees of an allocation group, changed without moving a block.
+//! The trees of an allocation group.
 //!
-//! XFS Algorithms & Data Structures, "Short Format B+trees". A change that would split or merge blocks is
-//! refused: it would have to allocate or free blocks of the very group that is being changed.
+//! XFS Algorithms & Data Structures, "Short Format B+trees". A full block is split, with a block of the group's
+//! free list. A change that would merge blocks is refused: there is always another extent to take blocks from.
 
 use ondisk::{Error, Result};
 
-use super::allocation_group::Root;
+use super::allocation_group::{Agf, Root};
 use super::staging::Staging;
 use crate::geometry::AgBlock;
 use crate::span::{Checked, Span, put, put_crc};
@@ -176,8 +176,17 @@ impl Owned {
     }
 }
 
+/// No block: what siblings point to at both ends of a level.
+const NO_BLOCK: u32 = u32::MAX;
+/// Bytes of `bb_leftsib` and `bb_rightsib`.
+const LEFT_AT: usize = 8;
+const RIGHT_AT: usize = 12;
+
 /// One block of a tree, with its checks passed.
+#[derive(Clone)]
 struct Block {
+    /// Within the group.
+    number: u32,
     offset: u64,
     bytes: Vec<u8>,
     kind: Kind,
@@ -255,12 +264,47 @@ impl Block {
         }
     }
 
-    /// Replaces the records of a leaf.
-    fn set_records(&mut self, records: &[Vec<u8>]) {
-        self.count = records.len();
+    /// All entries, ready to be changed.
+    fn to_items(&self) -> Checked<Vec<Item>> {
+        let item = |(slot, entry): (usize, &[u8])| {
+            let child = match self.is_leaf {
+                true => None,
+                false => Some(self.span().u32(self.pointer_at(slot), "bb_ptr")?),
+            };
+            Ok(Item { bytes: entry.to_vec(), child })
+        };
+        self.entries().enumerate().map(item).collect()
+    }
+
+    /// Replaces all entries; there is room for them.
+    fn set_items(&mut self, items: &[Item]) {
+        self.count = items.len();
         let count = u16::try_from(self.count).unwrap_or(u16::MAX);
         put(&mut self.bytes, 6, &count.to_be_bytes());
-        put(&mut self.bytes, self.header, &records.concat());
+        for (slot, item) in items.iter().enumerate() {
+            let at = slot.saturating_mul(self.stride()).saturating_add(self.header);
+            put(&mut self.bytes, at, &item.bytes);
+            if let Some(child) = item.child {
+                let at = self.pointer_at(slot);
+                put(&mut self.bytes, at, &child.to_be_bytes());
+            }
+        }
+    }
+
+    /// The entry of this block in its parent.
+    fn to_item(&self) -> Item {
+        Item { bytes: self.keys_for_parent(), child: Some(self.number) }
+    }
+
+    /// Makes this a block of its own at another place: number, address, neighbours and level.
+    fn move_to(&mut self, number: u32, offset: u64, neighbours: (u32, u32), level: u32, crc: bool) {
+        (self.number, self.offset) = (number, offset);
+        put(&mut self.bytes, 4, &u16::try_from(level).unwrap_or(u16::MAX).to_be_bytes());
+        put(&mut self.bytes, LEFT_AT, &neighbours.0.to_be_bytes());
+        put(&mut self.bytes, RIGHT_AT, &neighbours.1.to_be_bytes());
+        if crc {
+            put(&mut self.bytes, 16, &(offset >> 9).to_be_bytes());
+        }
     }
 
     fn stage(mut self, staging: &mut Staging<'_>) {
@@ -274,9 +318,16 @@ impl Block {
 /// A tree of one group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tree {
-    pub(super) kind: Kind,
-    pub(super) ag: u32,
-    pub(super) root: Root,
+    kind: Kind,
+    ag: u32,
+    root: Root,
+}
+
+/// One entry of a block: a record, or the keys of a child and its number.
+#[derive(Clone, PartialEq, Eq)]
+struct Item {
+    bytes: Vec<u8>,
+    child: Option<u32>,
 }
 
 /// The way from the root to a leaf.
@@ -294,6 +345,13 @@ pub(super) struct Records {
 }
 
 impl Tree {
+    /// A tree of the group that `agf` describes.
+    pub(super) fn of(agf: &Agf, kind: Kind) -> Result<Self> {
+        let root =
+            agf.root(kind).ok_or_else(|| Error::unsupported(kind.structure(), "a tree that is not there"))?;
+        Ok(Self { kind, ag: agf.ag, root })
+    }
+
     /// The records of the leaf that covers `key`.
     pub(super) fn records(&self, staging: &Staging<'_>, key: Key) -> Result<Records> {
         let path = self.path(staging, key)?;
@@ -301,78 +359,8 @@ impl Tree {
         Ok(Records { records, next: path.next()? })
     }
 
-    /// Adds a record.
-    pub(super) fn insert(&self, staging: &mut Staging<'_>, record: &[u8]) -> Result<()> {
-        let path = self.path(staging, self.kind.order_of(record))?;
-        if path.leaf.count >= path.leaf.capacity() {
-            return Err(self.refuse("splitting a full block"));
-        }
-        self.change(staging, path, None, Some(record))
-    }
-
-    /// Takes a record away.
-    pub(super) fn remove(&self, staging: &mut Staging<'_>, record: &[u8]) -> Result<()> {
-        let path = self.path(staging, self.kind.order_of(record))?;
-        if !path.nodes.is_empty() && path.leaf.count <= path.leaf.capacity() / 2 {
-            return Err(self.refuse("merging a half-empty block"));
-        }
-        self.change(staging, path, Some(record), None)
-    }
-
-    /// Puts `new` for `old`; in their order, `new` does not come after `old`.
-    pub(super) fn replace(&self, staging: &mut Staging<'_>, old: &[u8], new: &[u8]) -> Result<()> {
-        let path = self.path(staging, self.kind.order_of(old))?;
-        let first = path.leaf.entries().next().map(|record| self.kind.order_of(record));
-        let is_leftmost = path.nodes.iter().all(|(_, slot)| *slot == 0);
-        if is_leftmost || first.is_some_and(|first| first <= self.kind.order_of(new)) {
-            return self.change(staging, path, Some(old), Some(new));
-        }
-        self.remove(staging, old)?;
-        self.insert(staging, new)
-    }
-
     fn refuse(&self, what: &str) -> Error {
         Error::unsupported(self.kind.structure(), what)
-    }
-
-    /// Changes the records of the leaf at the end of `path`, and the keys above it.
-    fn change(
-        &self,
-        staging: &mut Staging<'_>,
-        path: Path,
-        old: Option<&[u8]>,
-        new: Option<&[u8]>,
-    ) -> Result<()> {
-        let mut leaf = path.leaf;
-        let mut records: Vec<Vec<u8>> = leaf.entries().map(<[u8]>::to_vec).collect();
-        if let Some(old) = old {
-            let slot = records.iter().position(|record| record == old).ok_or_else(|| {
-                leaf.span().corrupt("bb_numrecs", format_args!("a record {old:02x?}"), "none")
-            })?;
-            records.remove(slot);
-        }
-        if let Some(new) = new {
-            let order = self.kind.order_of(new);
-            let slot = records.partition_point(|record| self.kind.order_of(record) < order);
-            if records.get(slot).is_some_and(|record| self.kind.order_of(record) == order) {
-                let expected = format!("no record {new:02x?}");
-                return Err(leaf.span().corrupt("bb_numrecs", expected, "one").into());
-            }
-            records.insert(slot, new.to_vec());
-        }
-        leaf.set_records(&records);
-        let mut keys = leaf.keys_for_parent();
-        leaf.stage(staging);
-        for (mut node, slot) in path.nodes.into_iter().rev() {
-            if node.entry(slot)? == keys {
-                break;
-            }
-            let at = slot.saturating_mul(node.stride()).saturating_add(node.header);
-            put(&mut node.bytes, at, &keys);
-            keys = node.keys_for_parent();
-            node.stage(staging);
-        }
-        Ok(())
     }
 
     /// Goes down to the leaf that covers `key`: in every node, the last entry that is not after it.
@@ -407,7 +395,8 @@ impl Tree {
         let bytes = staging.read(offset, geometry.block_size())?;
         let crc = superblock.features.crc;
         let header = if crc { 56 } else { 16 };
-        let block = Block { offset, bytes, kind: self.kind, is_leaf: level == 0, header, count: 0 };
+        let (kind, is_leaf) = (self.kind, level == 0);
+        let block = Block { number: at, offset, bytes, kind, is_leaf, header, count: 0 };
         let count = self.check_header(&block, level, crc)?;
         if crc {
             Stamp::SHORT_BTREE.check(&block.span(), superblock.meta_uuid, u64::from(self.ag))?;
@@ -447,6 +436,158 @@ fn check_keys(parent: &Block, slot: usize, child: &Block) -> Checked<()> {
     }
     let (expected, found) = (format!("{:02x?}", parent.low_part(stored)), format!("{first:02x?}"));
     Err(child.span().corrupt("first entry", expected, found))
+}
+
+/// Adds a record to a tree of the group.
+pub(super) fn insert(staging: &mut Staging<'_>, agf: &mut Agf, kind: Kind, record: &[u8]) -> Result<()> {
+    let tree = Tree::of(agf, kind)?;
+    let path = tree.path(staging, kind.order_of(record))?;
+    tree.change(staging, agf, path, None, Some(record))
+}
+
+/// Takes a record away from a tree of the group.
+pub(super) fn remove(staging: &mut Staging<'_>, agf: &mut Agf, kind: Kind, record: &[u8]) -> Result<()> {
+    let tree = Tree::of(agf, kind)?;
+    let path = tree.path(staging, kind.order_of(record))?;
+    if !path.nodes.is_empty() && path.leaf.count <= path.leaf.capacity() / 2 {
+        return Err(tree.refuse("merging half-empty blocks"));
+    }
+    tree.change(staging, agf, path, Some(record), None)
+}
+
+/// Puts `new` for `old`, which does not come before it in the order of the tree.
+pub(super) fn replace(
+    staging: &mut Staging<'_>,
+    agf: &mut Agf,
+    kind: Kind,
+    old: &[u8],
+    new: &[u8],
+) -> Result<()> {
+    let tree = Tree::of(agf, kind)?;
+    let path = tree.path(staging, kind.order_of(old))?;
+    let first = path.leaf.entries().next().map(|record| kind.order_of(record));
+    let is_leftmost = path.nodes.iter().all(|(_, slot)| *slot == 0);
+    if is_leftmost || first.is_some_and(|first| first <= kind.order_of(new)) {
+        return tree.change(staging, agf, path, Some(old), Some(new));
+    }
+    remove(staging, agf, kind, old)?;
+    insert(staging, agf, kind, new)
+}
+
+impl Tree {
+    /// Changes the records of the leaf at the end of `path`, and what stands above it.
+    fn change(
+        &self,
+        staging: &mut Staging<'_>,
+        agf: &mut Agf,
+        path: Path,
+        old: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<()> {
+        let Path { mut nodes, leaf } = path;
+        let mut items = leaf.to_items()?;
+        if let Some(old) = old {
+            let slot = items.iter().position(|item| item.bytes == old).ok_or_else(|| {
+                leaf.span().corrupt("bb_numrecs", format_args!("a record {old:02x?}"), "none")
+            })?;
+            items.remove(slot);
+        }
+        if let Some(new) = new {
+            let order = self.kind.order_of(new);
+            let slot = items.partition_point(|item| self.kind.order_of(&item.bytes) < order);
+            if items.get(slot).is_some_and(|item| self.kind.order_of(&item.bytes) == order) {
+                let expected = format!("no record {new:02x?}");
+                return Err(leaf.span().corrupt("bb_numrecs", expected, "one").into());
+            }
+            items.insert(slot, Item { bytes: new.to_vec(), child: None });
+        }
+        let mut block = leaf;
+        let mut level = 0_u32;
+        loop {
+            let (left, right) = self.store(staging, agf, block, &items, level)?;
+            level = level.saturating_add(1);
+            let Some((parent, slot)) = nodes.pop() else {
+                return match right {
+                    None => Ok(()),
+                    Some(right) => self.grow_root(staging, agf, &left, &right, level),
+                };
+            };
+            items = parent.to_items()?;
+            let Some(item) = items.get_mut(slot) else { return Ok(()) };
+            if *item == left.to_item() && right.is_none() {
+                return Ok(());
+            }
+            *item = left.to_item();
+            if let Some(right) = right {
+                items.insert(slot.saturating_add(1), right.to_item());
+            }
+            block = parent;
+        }
+    }
+
+    /// Stores the entries of a block, in two if they do not fit one.
+    fn store(
+        &self,
+        staging: &mut Staging<'_>,
+        agf: &mut Agf,
+        mut block: Block,
+        items: &[Item],
+        level: u32,
+    ) -> Result<(Block, Option<Block>)> {
+        if items.len() <= block.capacity() {
+            block.set_items(items);
+            block.clone().stage(staging);
+            return Ok((block, None));
+        }
+        let (low, high) = items.split_at(items.len().div_ceil(2));
+        let crc = staging.xfs.superblock.features.crc;
+        let (number, offset) = self.new_block(staging, agf)?;
+        let after = block.span().u32(RIGHT_AT, "bb_rightsib")?;
+        let mut right = block.clone();
+        right.move_to(number, offset, (block.number, after), level, crc);
+        right.set_items(high);
+        block.set_items(low);
+        put(&mut block.bytes, RIGHT_AT, &number.to_be_bytes());
+        if after != NO_BLOCK {
+            let mut neighbour = self.block(staging, after, level)?;
+            let left = neighbour.span().u32(LEFT_AT, "bb_leftsib")?;
+            if left != block.number {
+                return Err(neighbour.span().corrupt("bb_leftsib", block.number, left).into());
+            }
+            put(&mut neighbour.bytes, LEFT_AT, &number.to_be_bytes());
+            neighbour.stage(staging);
+        }
+        block.clone().stage(staging);
+        right.clone().stage(staging);
+        Ok((block, Some(right)))
+    }
+
+    /// Puts a new root above the two halves of the old one.
+    fn grow_root(
+        &self,
+        staging: &mut Staging<'_>,
+        agf: &mut Agf,
+        left: &Block,
+        right: &Block,
+        level: u32,
+    ) -> Result<()> {
+        let (number, offset) = self.new_block(staging, agf)?;
+        let mut root = Block { is_leaf: false, ..left.clone() };
+        let crc = staging.xfs.superblock.features.crc;
+        root.move_to(number, offset, (NO_BLOCK, NO_BLOCK), level, crc);
+        root.set_items(&[left.to_item(), right.to_item()]);
+        root.stage(staging);
+        agf.set_root(self.kind, Root { block: number, levels: level.saturating_add(1) })
+    }
+
+    /// A block for this tree: its number in the group and its first byte.
+    fn new_block(&self, staging: &Staging<'_>, agf: &mut Agf) -> Result<(u32, u64)> {
+        let number = agf.take_tree_block(staging, self.kind)?;
+        let at = AgBlock { ag: self.ag, block: number };
+        let offset = staging.xfs.superblock.geometry.byte_in_ag(at);
+        let offset = offset.ok_or_else(|| agf.span().corrupt("agfl_bno", "a block of the group", number))?;
+        Ok((number, offset))
+    }
 }
 
 impl Path {

@@ -7,7 +7,7 @@
 use ondisk::{Corrupt, Error, Result};
 
 use super::allocation_group::Agf;
-use super::btree::{Key, Kind, Owned, Tree};
+use super::btree::{self, Key, Kind, Owned, Tree};
 use super::staging::Staging;
 use crate::extent::LONGEST;
 use crate::geometry::{AgBlock, FsBlock};
@@ -19,7 +19,9 @@ const RESERVE: u32 = 64;
 /// The part of a group that the kernel keeps free for reverse map and reference counts is less than this.
 const RESERVE_PART: u32 = 64;
 /// Groups that are looked at; a file system with more of them has space in one of these.
-const MOST_GROUPS: u32 = 256;
+const MOST_GROUPS: usize = 256;
+/// Free extents of a group that are tried.
+const MOST_TRIALS: usize = 32;
 
 /// New blocks for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +39,30 @@ pub(super) struct Owner {
     pub(super) start: u64,
 }
 
+/// Refuses to look for more blocks than there are.
+pub(super) fn check_space(staging: &Staging<'_>, inode: u64, wanted: u64) -> Result<()> {
+    if wanted == 0 {
+        return Ok(());
+    }
+    let groups = groups(staging, inode, u32::MAX)?;
+    let there: u64 = groups.iter().map(|agf| u64::from(available(staging, agf))).sum();
+    match there.checked_sub(wanted) {
+        Some(_) => Ok(()),
+        None => Err(full()),
+    }
+}
+
+fn full() -> Error {
+    Error::unsupported("free space", "growing on a full file system")
+}
+
 /// Takes up to `wanted` blocks in one piece, if possible near the inode and all in one.
 pub(super) fn take(staging: &mut Staging<'_>, owner: Owner, wanted: u64) -> Result<Taken> {
     let wanted = u32::try_from(wanted.min(LONGEST)).unwrap_or(u32::MAX);
-    let mut reason = Error::unsupported("free space", "growing on a full file system");
+    let mut reason = full();
     for agf in groups(staging, owner.inode, wanted)? {
-        let mut trial = staging.clone();
-        match take_in_group(&mut trial, agf, owner, wanted) {
-            Ok(taken) => {
-                *staging = trial;
-                return Ok(taken);
-            }
+        match take_in_group(staging, &agf, owner, wanted) {
+            Ok(taken) => return Ok(taken),
             Err(unsupported @ Error::Unsupported { .. }) => reason = unsupported,
             Err(error) => return Err(error),
         }
@@ -61,7 +76,7 @@ fn groups(staging: &Staging<'_>, inode: u64, wanted: u32) -> Result<Vec<Agf>> {
     let geometry = &staging.xfs.superblock.geometry;
     let (count, first) = (geometry.ag_count, geometry.inode_ag(inode).unwrap_or_default());
     let mut found = Vec::new();
-    for ag in (first..count).chain(0..first).take(crate::number::index(MOST_GROUPS)) {
+    for ag in (first..count).chain(0..first).take(MOST_GROUPS) {
         let agf = Agf::read(staging, ag)?;
         if available(staging, &agf) > 0 {
             found.push(agf);
@@ -81,32 +96,51 @@ fn available(staging: &Staging<'_>, agf: &Agf) -> u32 {
     agf.free_blocks.saturating_sub(reserve)
 }
 
-fn take_in_group(staging: &mut Staging<'_>, mut agf: Agf, owner: Owner, wanted: u32) -> Result<Taken> {
-    let by_block = Tree { kind: Kind::FreeByBlock, ag: agf.ag, root: agf.by_block };
-    let by_size = Tree { kind: Kind::FreeBySize, ag: agf.ag, root: agf.by_size };
-    let free = longest(staging, &agf, &by_size)?;
+/// Tries the longest extents of the group, the longest first: another one may fit the trees where that does
+/// not.
+fn take_in_group(staging: &mut Staging<'_>, agf: &Agf, owner: Owner, wanted: u32) -> Result<Taken> {
+    let mut reason = full();
+    for free in longest(staging, agf)? {
+        let mut trial = staging.clone();
+        match take_from(&mut trial, agf.clone(), free, owner, wanted) {
+            Ok(taken) => {
+                *staging = trial;
+                return Ok(taken);
+            }
+            Err(unsupported @ Error::Unsupported { .. }) => reason = unsupported,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(reason)
+}
+
+/// Takes blocks from the end of one free extent.
+fn take_from(
+    staging: &mut Staging<'_>,
+    mut agf: Agf,
+    free: FreeExtent,
+    owner: Owner,
+    wanted: u32,
+) -> Result<Taken> {
     let count = wanted.min(free.count).min(available(staging, &agf));
     let rest = free.count.saturating_sub(count);
-    let old = free.encode();
-    if rest == 0 {
-        by_block.remove(staging, &old)?;
-        by_size.remove(staging, &old)?;
-    } else {
-        let new = FreeExtent { count: rest, ..free }.encode();
-        by_block.replace(staging, &old, &new)?;
-        by_size.replace(staging, &old, &new)?;
+    let (old, new) = (free.encode(), FreeExtent { count: rest, ..free }.encode());
+    for kind in [Kind::FreeByBlock, Kind::FreeBySize] {
+        match rest {
+            0 => btree::remove(staging, &mut agf, kind, &old)?,
+            _ => btree::replace(staging, &mut agf, kind, &old, &new)?,
+        }
     }
     let start = free.start.saturating_add(rest);
-    if let Some(root) = agf.reverse_map {
-        let tree = Tree { kind: Kind::ReverseMap, ag: agf.ag, root };
-        own(staging, &tree, Owned { start, count, owner: owner.inode, offset: owner.start })?;
+    if staging.xfs.superblock.features.has_reverse_map() {
+        own(staging, &mut agf, Owned { start, count, owner: owner.inode, offset: owner.start })?;
     }
     agf.free_blocks = agf.free_blocks.saturating_sub(count);
-    agf.longest = last(staging, &by_size)?.map_or(0, |free| free.count);
-    let at = AgBlock { ag: agf.ag, block: start };
+    agf.longest = free_by_size(staging, &agf)?.last().map_or(0, |free| free.count);
+    let block = staging.xfs.superblock.geometry.join(AgBlock { ag: agf.ag, block: start });
     agf.write(staging);
     take_from_superblock(staging, u64::from(count))?;
-    Ok(Taken { block: staging.xfs.superblock.geometry.join(at), count: u64::from(count) })
+    Ok(Taken { block, count: u64::from(count) })
 }
 
 /// A record of the free space trees.
@@ -130,31 +164,38 @@ impl FreeExtent {
     }
 }
 
-/// The last record of the tree by size.
-fn last(staging: &Staging<'_>, by_size: &Tree) -> Result<Option<FreeExtent>> {
-    let records = by_size.records(staging, Key::LAST)?.records;
-    Ok(records.last().map(|record| FreeExtent::decode(record)))
+/// The longest free extents, ascending: the last leaf of the tree by size.
+fn free_by_size(staging: &Staging<'_>, agf: &Agf) -> Result<Vec<FreeExtent>> {
+    let records = Tree::of(agf, Kind::FreeBySize)?.records(staging, Key::LAST)?.records;
+    Ok(records.iter().map(|record| FreeExtent::decode(record)).collect())
 }
 
-/// The longest free extent, which lies within the group and is as long as the AGF says.
-fn longest(staging: &Staging<'_>, agf: &Agf, by_size: &Tree) -> Result<FreeExtent> {
+/// The longest free extents, descending; all lie within the group, and the first is as long as the AGF says.
+fn longest(staging: &Staging<'_>, agf: &Agf) -> Result<Vec<FreeExtent>> {
     let length = staging.xfs.superblock.geometry.ag_length(agf.ag).unwrap_or_default();
-    let free = last(staging, by_size)?.filter(|free| {
+    let mut found = free_by_size(staging, agf)?;
+    let is_within = |free: &FreeExtent| {
         let end = free.start.checked_add(free.count);
         free.start > 0 && free.count > 0 && end.is_some_and(|end| end <= length)
-    });
-    match free {
-        Some(free) if free.count == agf.longest => Ok(free),
-        found => {
-            Err(agf.span().corrupt("agf_longest", format_args!("{found:?} of the tree"), agf.longest).into())
-        }
+    };
+    if let Some(wrong) = found.iter().find(|free| !is_within(free)) {
+        let expected = format!("a run within blocks 1..{length}");
+        return Err(agf.span().corrupt("agf_cnt_root", expected, format_args!("{wrong:?}")).into());
     }
+    let first = found.last().map_or(0, |free| free.count);
+    if first != agf.longest {
+        return Err(agf.span().corrupt("agf_longest", first, agf.longest).into());
+    }
+    found.reverse();
+    found.truncate(MOST_TRIALS);
+    Ok(found)
 }
 
 /// Adds a record to the reverse map.
-fn own(staging: &mut Staging<'_>, tree: &Tree, owned: Owned) -> Result<()> {
+fn own(staging: &mut Staging<'_>, agf: &mut Agf, owned: Owned) -> Result<()> {
     let record = owned.encode();
-    let near = tree.records(staging, tree.kind.order_of(&record))?;
+    let kind = Kind::ReverseMap;
+    let near = Tree::of(agf, kind)?.records(staging, kind.order_of(&record))?;
     let end = owned.start.saturating_add(owned.count);
     for found in near.records.iter().map(|record| Owned::decode(record)) {
         let found_end = found.start.saturating_add(found.count);
@@ -169,7 +210,7 @@ fn own(staging: &mut Staging<'_>, tree: &Tree, owned: Owned) -> Result<()> {
             return Err(Error::unsupported("reverse map", "joining two records"));
         }
     }
-    tree.insert(staging, &record)
+    btree::insert(staging, agf, kind, &record)
 }
 
 /// The counter of the superblock, which the kernel trusts after a clean unmount.

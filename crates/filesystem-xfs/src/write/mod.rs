@@ -5,6 +5,7 @@
 
 mod allocation_group;
 mod btree;
+mod free_list;
 mod free_space;
 mod replace;
 mod sharing;

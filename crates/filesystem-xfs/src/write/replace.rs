@@ -6,7 +6,7 @@
 use filesystem::{FileKind, FileSystemMut, Inode, Timestamp};
 use ondisk::{Error, Result};
 
-use super::free_space::{Owner, take};
+use super::free_space::{Owner, check_space, take};
 use super::sharing::first_shared;
 use super::staging::Staging;
 use crate::Xfs;
@@ -92,6 +92,8 @@ fn provide(staging: &mut Staging<'_>, inode: &DiskInode, blocks: u64) -> Result<
     let xfs = staging.xfs;
     let fork = inode.data_fork()?;
     let old = inline_extents(xfs, &fork)?;
+    let there: u64 = old.iter().map(|extent| extent.end().min(blocks).saturating_sub(extent.start)).sum();
+    check_space(staging, inode.number, blocks.saturating_sub(there))?;
     let mut new = Vec::with_capacity(old.len());
     let mut at = 0;
     let mut added = 0;

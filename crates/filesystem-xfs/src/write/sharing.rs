@@ -15,12 +15,14 @@ use crate::span::Span;
 pub(super) fn first_shared(staging: &Staging<'_>, block: FsBlock, count: u64) -> Result<Option<FsBlock>> {
     let geometry = &staging.xfs.superblock.geometry;
     let Some(at) = geometry.split(block) else { return Ok(None) };
-    let Some(root) = Agf::read(staging, at.ag)?.reference_counts else { return Ok(None) };
-    let tree = Tree { kind: Kind::ReferenceCounts, ag: at.ag, root };
+    if !staging.xfs.superblock.features.has_reflink() {
+        return Ok(None);
+    }
+    let tree = Tree::of(&Agf::read(staging, at.ag)?, Kind::ReferenceCounts)?;
     let start = u64::from(at.block);
     let end = start.saturating_add(count);
     // Each step goes to a later leaf: keys ascend.
-    let mut key = tree.kind.order_of(&at.block.to_be_bytes());
+    let mut key = Kind::ReferenceCounts.order_of(&at.block.to_be_bytes());
     loop {
         let leaf = tree.records(staging, key)?;
         for record in &leaf.records {

@@ -10,8 +10,6 @@ use blockdev::{BlockDevice, BlockDeviceMut, MemoryDevice, Overlay};
 use filesystem::{FileKind, Timestamp};
 use filesystem_xfs::FORMAT;
 
-/// Mutations of each image.
-const ROUNDS: u32 = 5000;
 /// No mutation of these small images may keep a reader busy for longer, on a slow machine without
 /// optimisation.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -117,7 +115,7 @@ fn exercise(device: Arc<Overlay>) -> u32 {
             },
             Ok((FileKind::Symlink, _)) => problems += u32::from(fs.read_link(inode).is_err()),
             Ok((FileKind::Regular, size)) => {
-                let mut buf = vec![0; 100_000];
+                let mut buf = vec![0; 20_000];
                 for offset in [0, size / 2, size.saturating_sub(5)] {
                     problems += u32::from(fs.read_at(inode, &mut buf, offset).is_err());
                 }
@@ -137,11 +135,12 @@ fn exercise(device: Arc<Overlay>) -> u32 {
     problems
 }
 
-fn survive(name: &str, image: &Arc<MemoryDevice>, block: usize, inode: usize) {
+/// Tries `rounds` mutations of an image with blocks and inodes of these sizes.
+fn survive(name: &str, image: &Arc<MemoryDevice>, (block, inode): (usize, usize), rounds: u32) {
     let targets = targets(&image.to_vec(), block, inode);
     let mut noticed = 0;
     let start = Instant::now();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let overlay = Arc::new(Overlay::new(image.clone()));
         mutate(&mut Random(u64::from(round)), &overlay, &targets);
         let start = Instant::now();
@@ -150,8 +149,8 @@ fn survive(name: &str, image: &Arc<MemoryDevice>, block: usize, inode: usize) {
         assert!(start.elapsed() < LIMIT, "{name}: mutation {round} takes {:?}", start.elapsed());
         noticed += u32::from(outcome.is_ok_and(|problems| problems > 0));
     }
-    println!("{name}: {} structures, {noticed} of {ROUNDS} noticed, {:?}", targets.len(), start.elapsed());
-    assert!(noticed > ROUNDS / 10, "{name}: mutations reach what is read ({noticed} of {ROUNDS} noticed)");
+    println!("{name}: {} structures, {noticed} of {rounds} noticed, {:?}", targets.len(), start.elapsed());
+    assert!(noticed > rounds / 10, "{name}: mutations reach what is read ({noticed} of {rounds} noticed)");
 }
 
 fn tree() -> Tree {
@@ -178,22 +177,22 @@ fn mkfs(options: &str) -> Option<Image> {
 #[test]
 fn mutations_of_version_5() {
     let Some(image) = mkfs("-b size=1024") else { return };
-    survive("v5", &image.device(), 1024, 512);
+    survive("v5", &image.device(), (1024, 512), 6000);
 }
 
 #[test]
 fn mutations_of_version_5_with_all_features() {
     let Some(image) = mkfs("-i nrext64=1 -m rmapbt=1") else { return };
-    survive("v5 all", &image.device(), 4096, 512);
+    survive("v5 all", &image.device(), (4096, 512), 6000);
 }
 
 #[test]
 fn mutations_of_version_4() {
     let Some(image) = mkfs("-m crc=0,finobt=0,reflink=0 -b size=512 -n ftype=0 -i size=256") else { return };
-    survive("v4", &image.device(), 512, 256);
+    survive("v4", &image.device(), (512, 256), 5000);
 }
 
 #[test]
 fn mutations_of_what_only_a_kernel_makes() {
-    survive("forks", &forks(), 1024, 512);
+    survive("forks", &forks(), (1024, 512), 3000);
 }

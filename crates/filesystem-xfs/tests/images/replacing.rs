@@ -34,7 +34,7 @@ fn replace(fs: &dyn FileSystem, path: &str, content: &[u8]) {
 
 /// The reason of a refusal, which must have left the device as it was.
 #[track_caller]
-fn refusal(device: Arc<Overlay>, path: &str, content: &[u8]) -> String {
+fn refusal(device: &Arc<Overlay>, path: &str, content: &[u8]) -> String {
     let before = device.changed();
     let opened = (FORMAT.open)(device.clone()).unwrap();
     let fs = &*opened.value;
@@ -124,7 +124,7 @@ fn holes_are_filled_and_preallocated_blocks_written() {
 
 #[test]
 fn shared_blocks_stay_as_they_are() {
-    let reason = refusal(overlay(&forks()), "/shared-1", b"x");
+    let reason = refusal(&overlay(&forks()), "/shared-1", b"x");
     assert!(reason.starts_with("inode: writing block") && reason.contains("shares"), "{reason}");
     let device = overlay(&forks());
     replace(&*open(device.clone()), "/shared-2", b"");
@@ -138,7 +138,7 @@ fn a_tree_of_extents_keeps_its_shape() {
     replace(&*fs, "/fragmented", &pattern(1000));
     assert!(content(&*fs, "/fragmented") == pattern(1000));
     assert_clean(&*device);
-    let reason = refusal(overlay(&forks()), "/fragmented", &pattern(2000));
+    let reason = refusal(&overlay(&forks()), "/fragmented", &pattern(2000));
     assert_eq!(reason, "inode: adding blocks to a tree of extents is not supported");
 }
 
@@ -169,13 +169,13 @@ fn free_space_trees_of_two_levels() {
     replace(&*fs, "/empty", &pattern(60 * 1024));
     assert!(content(&*fs, "/empty") == pattern(60 * 1024));
     assert_clean(&*device);
-    let reason = refusal(device, "/empty", &pattern(200 * 1024));
+    let reason = refusal(&device, "/empty", &pattern(200 * 1024));
     assert!(reason.contains("pieces") || reason.contains("extents"), "{reason}");
 }
 
 #[test]
 fn a_full_file_system_is_not_filled_further() {
-    let reason = refusal(overlay(&free_space()), "/small", &pattern(8 << 20));
+    let reason = refusal(&overlay(&free_space()), "/small", &pattern(8 << 20));
     assert_eq!(reason, "free space: growing on a full file system is not supported");
 }
 
@@ -193,11 +193,8 @@ fn with_superblock(device: &Arc<MemoryDevice>, at: u64, bytes: &[u8]) -> Arc<Ove
 #[test]
 fn nothing_is_written_where_it_could_be_wrong() {
     let device = forks();
-    let refused = |at, bytes: &[u8]| refusal(with_superblock(&device, at, bytes), "/small-enough", &[]);
-    let path = "/linked";
     let refused = |at: u64, bytes: &[u8], size: usize| {
-        let _ = &refused;
-        refusal(with_superblock(&device, at, bytes), path, &pattern(size))
+        refusal(&with_superblock(&device, at, bytes), "/linked", &pattern(size))
     };
     // needsrepair on top of ftype, sparse, metauuid, bigtime.
     assert!(refused(0xd8, &[0, 0, 0, 0x1f], 0).contains("needsrepair"));
@@ -237,7 +234,7 @@ fn a_log_that_needs_recovery_forbids_writing() {
     assert!(opened.value.info().needs_recovery && opened.problems.is_empty());
     let reason = (FORMAT.replay)(device.clone()).unwrap_err().to_string();
     assert_eq!(reason, "log: log recovery is not supported");
-    assert!(refusal(device, "/linked", b"x").contains("before the log is replayed"));
+    assert!(refusal(&device, "/linked", b"x").contains("before the log is replayed"));
 }
 
 #[test]
@@ -247,7 +244,7 @@ fn immutable_and_append_only_files_are_left_alone() {
         if !image.edit(&["path /f", &format!("write core.{flag} 1")]) {
             return;
         }
-        let text = refusal(overlay(&image.device()), "/f", b"y");
+        let text = refusal(&overlay(&image.device()), "/f", b"y");
         assert!(text.contains(reason), "{text}");
         image.edit(&["path /f", &format!("write core.{flag} 0")]);
     }
