@@ -34,6 +34,7 @@ pub fn write_overlay(overlay: &Overlay, image: &Path, format: &str, out: &Path) 
     let file = Arc::new(
         FileDevice::create_new(&temporary).with_context(|| format!("cannot write {}", out.display()))?,
     );
+    share_as(image, &temporary)?;
     let options = Options {
         size: overlay.size(),
         backing: Some(Backing { name: backing, format: format.into() }),
@@ -130,6 +131,18 @@ fn backing_name(image: &Path, folder: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(name.as_bytes().to_vec())
 }
 
+/// Gives a new file the permissions and, where we may, the owner of the image: it holds the guest's bytes too.
+fn share_as(image: &Path, new: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let metadata = std::fs::metadata(image)?;
+    if metadata.is_file() {
+        std::fs::set_permissions(new, metadata.permissions())?;
+        // Only root can give a file away; anybody else already owns what he makes.
+        drop(chown(new, Some(metadata.uid()), Some(metadata.gid())));
+    }
+    Ok(())
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
@@ -157,6 +170,7 @@ pub fn commit_in_place(overlay: &Overlay, image: &Path, format: &str, gate: &dyn
     );
     let staged = stage(overlay, &file, image, format, gate)?;
     let journal_file = FileDevice::create_new(&path)?;
+    share_as(image, &path)?;
     let result = journal::commit(&staged, blockdev::writable(&file)?, &journal_file);
     sync_folder(folder_of(image))?;
     result.with_context(|| {

@@ -28,6 +28,8 @@ fn fix_delivers_an_overlay_that_every_judge_accepts() {
     for name in BROKEN {
         let (folder, image) = copy(name);
         let before = bytes(&image);
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&image, private).unwrap();
         let facts = fstab_facts(&image);
         let (code, out, err) = run(&["fix", image.to_str().unwrap()]);
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -37,6 +39,9 @@ fn fix_delivers_an_overlay_that_every_judge_accepts() {
         assert!(bytes(&image) == before, "{name}: the image itself was written");
 
         let overlay = delivery::default_overlay(&image);
+        let mode =
+            |path: &Path| std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path).unwrap()) & 0o777;
+        assert_eq!(mode(&overlay), 0o600, "the overlay is as private as the image");
         assert_eq!(run(&["check", overlay.to_str().unwrap()]).0, 0);
         let (inode, metadata, label) = fstab_facts(&overlay);
         assert_eq!((inode, &label), (facts.0, &facts.2));
