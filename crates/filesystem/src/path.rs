@@ -21,12 +21,12 @@ pub enum PathError {
     #[error("{0}: too many levels of symbolic links")]
     TooManySymlinks(String),
     /// The file system is damaged on the way.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Fs {
         /// The part of the path that was walked.
         path: String,
-        /// What is wrong there.
-        source: crate::Error,
+        /// What is wrong there; part of the message, so not a source of its own.
+        cause: crate::Error,
     },
 }
 
@@ -64,7 +64,7 @@ impl Walk<'_> {
             }
             let dir = trail.last().map_or_else(|| self.fs.root(), |(_, inode)| *inode);
             let here = || display(&trail, &name);
-            let damaged = |source| PathError::Fs { path: here(), source };
+            let damaged = |cause| PathError::Fs { path: here(), cause };
             if self.fs.metadata(dir).map_err(damaged)?.kind != FileKind::Directory {
                 return Err(PathError::NotADirectory(display(&trail, b"")));
             }

@@ -112,7 +112,7 @@ fn normalised(path: &str) -> String {
 fn read(fs: &dyn FileSystem, path: &str) -> Result<Vec<u8>, PathError> {
     let inode = resolve(fs, path.as_bytes())?;
     filesystem::read_to_end(fs, inode, CONFIG_LIMIT)
-        .map_err(|source| PathError::Fs { path: path.into(), source })
+        .map_err(|cause| PathError::Fs { path: path.into(), cause })
 }
 
 fn read_config(fs: &dyn FileSystem, node: NodeId, path: &str) -> Result<ConfigFile<Fstab>, PathError> {

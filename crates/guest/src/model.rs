@@ -77,6 +77,6 @@ impl Guest {
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, PathError> {
         let inode = filesystem::path::resolve(&self.tree, path.as_bytes())?;
         filesystem::read_to_end(&self.tree, inode, limit)
-            .map_err(|source| PathError::Fs { path: path.to_owned(), source })
+            .map_err(|cause| PathError::Fs { path: path.to_owned(), cause })
     }
 }

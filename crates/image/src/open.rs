@@ -60,7 +60,7 @@ impl Image {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host does not open it.
-    #[error("{0}")]
+    #[error(transparent)]
     File(#[from] io::Error),
     /// The file has no bytes.
     #[error("the file is empty")]
@@ -84,7 +84,7 @@ pub enum Error {
     #[error("more than {MAX_DEPTH} images stand on one another")]
     TooDeep,
     /// An error in a file that the image stands on.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Below {
         /// The file.
         path: PathBuf,

@@ -77,7 +77,7 @@ pub struct FileChange {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     File {
         /// Path in the guest.
         path: String,
@@ -85,7 +85,7 @@ pub enum PlanError {
         source: filesystem::Error,
     },
     /// The file is not as it was examined, or two edits disagree.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Edit {
         /// Path in the guest.
         path: String,

@@ -116,7 +116,7 @@ pub(crate) fn cat(common: &Common, args: &Look) -> anyhow::Result<Status> {
     loop {
         let count = tree
             .read_at(inode, &mut buf, at)
-            .map_err(|source| PathError::Fs { path: args.path.clone(), source })?;
+            .map_err(|cause| PathError::Fs { path: args.path.clone(), cause })?;
         if count == 0 {
             break;
         }
