@@ -5,6 +5,7 @@
 
 use ondisk::{Corrupt, Error, Result};
 
+use crate::bytes::copy_common;
 use crate::disk::Disk;
 use crate::inode::{Inode, flags};
 use crate::mapping;
@@ -24,9 +25,7 @@ pub(crate) fn read_at(disk: &Disk, inode: &Inode, buf: &mut [u8], offset: u64) -
     if inode.has_flag(flags::INLINE_DATA) {
         let content = inline(inode)?;
         let stored = content.get(to_usize(offset)..).unwrap_or_default();
-        for (to, from) in buf.iter_mut().zip(stored) {
-            *to = *from;
-        }
+        copy_common(buf, stored);
         return Ok(buf.len());
     }
     let size = disk.superblock.block_size;

@@ -6,6 +6,7 @@
 use ondisk::{Corrupt, crc32c_raw, le};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::bytes::copy_common;
 use crate::checksum::{Checksums, crc16};
 use crate::features::incompat;
 use crate::superblock::{PRIMARY, Superblock};
@@ -88,9 +89,7 @@ impl GroupDescriptor {
     /// Takes the bytes of a descriptor apart; any bytes are a descriptor.
     pub fn decode(superblock: &Superblock, group: u32, bytes: Vec<u8>) -> Self {
         let mut padded = [0; size_of::<RawGroupDescriptor>()];
-        for (to, from) in padded.iter_mut().zip(&bytes) {
-            *to = *from;
-        }
+        copy_common(&mut padded, &bytes);
         let raw = zerocopy::transmute!(padded);
         Self { group, offset: Self::offset(superblock, group), raw, bytes }
     }
@@ -98,9 +97,7 @@ impl GroupDescriptor {
     /// The bytes to store, with the checksum that fits.
     pub fn encode(&self, checksums: Checksums) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        for (to, from) in bytes.iter_mut().zip(self.raw.as_bytes()) {
-            *to = *from;
-        }
+        copy_common(&mut bytes, self.raw.as_bytes());
         let checksum = computed_checksum(checksums, self.group, &bytes).unwrap_or(0);
         if let Some(field) = bytes.get_mut(CHECKSUM) {
             field.copy_from_slice(&checksum.to_le_bytes());

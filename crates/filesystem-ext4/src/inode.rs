@@ -9,6 +9,7 @@ use filesystem::{FileKind, Timestamp};
 use ondisk::{Corrupt, crc32c_raw, le};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::bytes::copy_common;
 use crate::checksum::inode_seed;
 use crate::features::{incompat, ro_compat};
 use crate::superblock::Superblock;
@@ -127,16 +128,16 @@ impl Inode {
     ) -> Result<Self, Corrupt> {
         let mut padded = RawInode::new_zeroed();
         let mut extra = RawInodeExtra::new_zeroed();
-        copy(padded.as_mut_bytes(), &bytes);
+        copy_common(padded.as_mut_bytes(), &bytes);
         let tail = bytes.get(BASE_SIZE..).unwrap_or_default();
         // The first field says how many of the others there are.
-        copy(extra.i_extra_isize.as_mut_bytes(), tail);
+        copy_common(extra.i_extra_isize.as_mut_bytes(), tail);
         let extra_size = usize::from(extra.i_extra_isize.get());
         if extra_size > tail.len() || !extra_size.is_multiple_of(4) {
             let expected = format!("a multiple of 4 up to {}", tail.len());
             return Err(Corrupt::new(STRUCTURE, offset, "i_extra_isize", expected, extra_size));
         }
-        copy(extra.as_mut_bytes(), tail.get(..extra_size).unwrap_or_default());
+        copy_common(extra.as_mut_bytes(), tail.get(..extra_size).unwrap_or_default());
         extra.i_extra_isize.set(u16::try_from(extra_size).unwrap_or(0));
         let seed = superblock.checksums.seed();
         let seed = seed.map(|seed| inode_seed(seed, number, padded.i_generation.get()));
@@ -149,10 +150,10 @@ impl Inode {
     /// The bytes to store, with the checksum that fits.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        copy(&mut bytes, self.raw.as_bytes());
+        copy_common(&mut bytes, self.raw.as_bytes());
         let extra = self.extra.as_bytes().get(..self.extra_size.min(size_of::<RawInodeExtra>()));
         if let (Some(tail), Some(extra)) = (bytes.get_mut(BASE_SIZE..), extra) {
-            copy(tail, extra);
+            copy_common(tail, extra);
         }
         if let Some(computed) = self.computed_checksum(&bytes) {
             let (low, high) = halves16(computed);
@@ -321,12 +322,6 @@ impl Inode {
         } else {
             (new >> 8 & 0xfff, new & 0xff | new >> 12 & 0xf_ff00)
         }
-    }
-}
-
-fn copy(to: &mut [u8], from: &[u8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
     }
 }
 

@@ -11,6 +11,7 @@
 )]
 
 pub mod block_map;
+mod bytes;
 pub mod checksum;
 mod content;
 pub mod dir_block;

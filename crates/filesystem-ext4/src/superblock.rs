@@ -215,7 +215,7 @@ impl Default for RawSuperblock {
 pub struct Superblock {
     /// Bytes per block.
     pub block_size: BlockSize,
-    /// Blocks of the file system; at least one.
+    /// Blocks of the file system; more than one.
     pub blocks: u64,
     /// Where group 0 begins.
     pub first_data_block: FsBlock,
@@ -273,8 +273,10 @@ impl Superblock {
         let blocks_per_group = blocks_per_group(raw, &features, block_size)?;
         let inode_size = inode_size(raw, block_size)?;
         let inodes_per_group = inodes_per_group(raw, block_size, inode_size)?;
+        let cluster_blocks = cluster_blocks(raw, &features)?;
+        let first_data_block = first_data_block(raw, block_size, cluster_blocks)?;
         let blocks = raw.blocks_count();
-        let first_data_block = first_data_block(raw, blocks)?;
+        check("s_blocks_count", "more than 1", blocks, |count| count > 1)?;
         let groups =
             groups(raw, blocks.saturating_sub(first_data_block.0), blocks_per_group, inodes_per_group)?;
         let (checksums, seed) = checksums(raw, &features)?;
@@ -283,7 +285,7 @@ impl Superblock {
             blocks,
             first_data_block,
             blocks_per_group,
-            cluster_blocks: cluster_blocks(raw, &features)?,
+            cluster_blocks,
             groups,
             inodes: raw.s_inodes_count.get(),
             inodes_per_group,
@@ -422,11 +424,11 @@ fn inodes_per_group(raw: &RawSuperblock, size: BlockSize, inode_size: u16) -> Re
     })
 }
 
-fn first_data_block(raw: &RawSuperblock, blocks: u64) -> Result<FsBlock, Corrupt> {
-    let found = u64::from(raw.s_first_data_block.get());
-    check("s_blocks_count", "at least 1", blocks, |count| count > 0)?;
-    check("s_first_data_block", format_args!("below {blocks}"), found, |first| first < blocks)?;
-    Ok(FsBlock(found))
+/// Group 0 begins behind the boot block, which fills a block only where blocks, and clusters, have 1024 bytes.
+fn first_data_block(raw: &RawSuperblock, size: BlockSize, cluster_blocks: u64) -> Result<FsBlock, Corrupt> {
+    let expected = u32::from(size.bytes() == PRIMARY && cluster_blocks == 1);
+    check("s_first_data_block", expected, raw.s_first_data_block.get(), |found| found == expected)?;
+    Ok(FsBlock(expected.into()))
 }
 
 fn groups(
@@ -543,7 +545,7 @@ mod tests {
         assert_eq!(field_of(|raw| raw.s_inodes_per_group.set(8)), "s_inodes_per_group");
         assert_eq!(field_of(|raw| raw.s_inodes_count.set(16383)), "s_inodes_count");
         assert_eq!(field_of(|raw| raw.s_blocks_count_lo.set(0)), "s_blocks_count");
-        assert_eq!(field_of(|raw| raw.s_first_data_block.set(16384)), "s_first_data_block");
+        assert_eq!(field_of(|raw| raw.s_first_data_block.set(1)), "s_first_data_block");
         assert_eq!(field_of(|raw| raw.s_desc_size.set(32)), "s_desc_size");
         assert_eq!(
             field_of(|raw| raw.s_checksum_type = 2),

@@ -242,7 +242,16 @@ fn value_inode(disk: &Disk, owner: &Inode, entry: &Entry, number: u32) -> Result
 /// # Errors
 /// `Corrupt`.
 pub fn inline_data(inode: &Inode) -> Result<Option<Vec<u8>>, Corrupt> {
-    Ok(decode_area(inode)?.into_iter().find(Entry::is_inline_data).map(|entry| entry.value))
+    let found = decode_area(inode)?.into_iter().find(Entry::is_inline_data);
+    found.map(|entry| judge_inline_data(inode, &entry).map(|()| entry.value)).transpose()
+}
+
+fn judge_inline_data(inode: &Inode, entry: &Entry) -> Result<(), Corrupt> {
+    if entry.raw.e_value_inum.get() == 0 {
+        return Ok(());
+    }
+    let (field, found) = ("e_value_inum", entry.raw.e_value_inum);
+    Err(Corrupt::new("inode attributes", inode.attribute_offset(), field, "0 for inline data", found))
 }
 
 /// Stores `value` as what inline data continues with, or takes the entry away. Returns false, with nothing
@@ -258,6 +267,7 @@ pub fn set_inline_data(inode: &mut Inode, value: Option<&[u8]>) -> Result<bool, 
             let Some(entry) = entries.iter_mut().find(|entry| entry.is_inline_data()) else {
                 return Ok(false);
             };
+            judge_inline_data(inode, entry)?;
             entry.value = value.to_vec();
             // 0 means that nobody computed it.
             entry.raw.e_hash.set(0);

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::block_header::RawHeader;
 use super::superblock::{Protection, Superblock};
+use crate::bytes::copy_common;
 use crate::units::{halves16, join};
 
 /// Bits of `t_flags`.
@@ -89,9 +90,7 @@ fn tag_length(journal: &Superblock) -> usize {
 
 fn decode_tag(bytes: &[u8], journal: &Superblock) -> (Tag, u16) {
     let mut padded = [0; size_of::<RawTag3>()];
-    for (to, from) in padded.iter_mut().zip(bytes) {
-        *to = *from;
-    }
+    copy_common(&mut padded, bytes);
     let (low, high, flags, checksum) = if matches!(journal.protection, Protection::Blocks { .. }) {
         let raw: RawTag3 = zerocopy::transmute!(padded);
         let (flags, _) = halves16(raw.t_flags.get());

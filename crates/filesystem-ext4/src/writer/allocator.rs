@@ -294,9 +294,9 @@ impl Group {
         let end = count.min(limit.saturating_sub(first.0));
         let mut at = 0;
         std::iter::from_fn(move || {
-            let start = (at..end).find(|bit| !is_set(&self.bitmap, *bit))?;
-            at = (start..end).find(|bit| is_set(&self.bitmap, *bit)).unwrap_or(end);
-            Some((first.after(start), at.saturating_sub(start)))
+            let start = next_bit(&self.bitmap, at, false).min(end);
+            at = next_bit(&self.bitmap, start, true).min(end);
+            (start < at).then(|| (first.after(start), at.saturating_sub(start)))
         })
     }
 
@@ -345,6 +345,23 @@ fn initial_bitmap(disk: &Disk, descriptor: &GroupDescriptor, (first, count): Blo
         set(&mut bitmap, bit, true);
     }
     bitmap
+}
+
+/// The first bit from `from` on that is set, or that is not; the end of the bitmap when there is none.
+fn next_bit(bitmap: &[u8], from: u64, is_used: bool) -> u64 {
+    let end = widen(bitmap.len()).saturating_mul(8);
+    let skip = if is_used { 0 } else { 0xff };
+    let mut at = from;
+    while at < end {
+        if at.is_multiple_of(8) && bitmap.get(to_usize(at / 8)) == Some(&skip) {
+            at = at.saturating_add(8);
+        } else if is_set(bitmap, at) == is_used {
+            return at;
+        } else {
+            at = at.saturating_add(1);
+        }
+    }
+    end
 }
 
 /// Whether a bit is set; bits that do not exist are.

@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 use super::allocator::{Allocator, Blocks};
 use super::changes::Changes;
 use super::refusal::{judge_allocation, judge_file_system, judge_inode, refused};
+use crate::bytes::copy_common;
 use crate::disk::Disk;
 use crate::features::{incompat, ro_compat};
 use crate::inode::{self, Inode, flags};
@@ -68,9 +69,7 @@ fn store_inline(inode: &mut Inode, content: &[u8]) -> Result<bool> {
         return Ok(false);
     }
     let mut block = [0; 60];
-    for (to, from) in block.iter_mut().zip(first) {
-        *to = *from;
-    }
+    copy_common(&mut block, first);
     inode.raw.i_block = block;
     Ok(true)
 }
@@ -142,6 +141,8 @@ fn store_mapped<'a>(
                 .ok_or_else(|| refused("content longer than a block map reaches"))?
         };
         new.nodes = settle_nodes(disk, inode, &old.nodes, wanted, limit, allocator)?;
+        // Where a bitmap calls blocks of this file free, it has them twice now.
+        allocator.judge_file_blocks(&new.blocks(), inode.offset)?;
         store_map(disk, inode, &new, changes)?;
         count_blocks(disk, inode, &old, &new)?;
     }

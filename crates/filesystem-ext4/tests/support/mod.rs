@@ -42,7 +42,7 @@ pub(crate) const MATRIX: &[(&str, &str)] = &[
     ("mmp", "-t ext4 -b 4096 -O mmp"),
     ("no-journal", "-t ext4 -b 4096 -O ^has_journal"),
     ("no-filetype", "-t ext2 -b 4096 -O ^filetype"),
-    ("64k-blocks", "-t ext4 -b 65536"),
+    ("64k-blocks", "-t ext4 -b 65536 -N 4096"),
 ];
 
 /// Whether these tools are installed; prints what is not.
@@ -247,15 +247,20 @@ pub(crate) fn list_host(root: &Path) -> Listing {
     listing
 }
 
-/// Bytes that differ from block to block and repeat nowhere near.
+/// Bytes that differ from block to block: a random piece of odd length, each time with another number.
 pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
+    let mut piece = [0; 4099];
+    for byte in &mut piece {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
+        *byte = (state >> 32) as u8;
+    }
+    let mut bytes = Vec::with_capacity(length + piece.len());
+    while bytes.len() < length {
+        piece[..8].copy_from_slice(&(bytes.len() as u64 ^ state).to_le_bytes());
+        bytes.extend_from_slice(&piece);
     }
     bytes.truncate(length);
     bytes
