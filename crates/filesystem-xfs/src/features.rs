@@ -75,8 +75,8 @@ impl Features {
         if self.crc { self.incompat & incompat::FTYPE != 0 } else { self.has_features2(features2::FTYPE) }
     }
 
-    /// Whether names are compared without regard to the case of ASCII letters.
-    pub(crate) fn ignores_ascii_case(&self) -> bool {
+    /// Whether names are compared without regard to case.
+    pub(crate) fn ignores_case(&self) -> bool {
         self.version & version::ASCII_CI != 0
     }
 
@@ -160,7 +160,7 @@ impl Features {
         found.extend(
             older.into_iter().filter(|(bit, _)| self.has_features2(*bit)).map(|(_, name)| name.to_owned()),
         );
-        if self.ignores_ascii_case() {
+        if self.ignores_case() {
             found.push("ascii-ci".into());
         }
         found

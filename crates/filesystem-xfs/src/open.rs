@@ -44,6 +44,9 @@ pub(crate) fn open_xfs(device: Device) -> Result<Parsed<Xfs>> {
         problems.push(error);
         State::Dirty
     });
+    if state == State::External {
+        problems.push(Error::unsupported("log", "an external log"));
+    }
     let info = info(&superblock, state);
     let (cache, writing) = (Mutex::default(), Mutex::default());
     Ok(Parsed { value: Xfs { device, superblock, info, log: state, cache, writing }, problems })
@@ -71,7 +74,7 @@ fn info(superblock: &Superblock, state: State) -> FsInfo {
         block_size: u32::try_from(geometry.block_size()).unwrap_or(u32::MAX),
         size: geometry.size(),
         free: Some(geometry.bytes(superblock.free_blocks)),
-        needs_recovery: state != State::Clean,
+        needs_recovery: state == State::Dirty,
         features: superblock.features.names(),
     }
 }

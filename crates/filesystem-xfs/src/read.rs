@@ -20,16 +20,15 @@ impl FileSystem for Xfs {
     }
 
     fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let ignore_case = self.superblock.features.ignores_ascii_case();
+        let ignore_case = self.superblock.features.ignores_case();
         let inode = DiskInode::read(self, dir.0)?;
         let mut found = None;
         directory::for_each_entry(self, &inode, &mut |entry| {
-            let is_same = entry.name == name || (ignore_case && entry.name.eq_ignore_ascii_case(name));
-            if !is_same {
-                return ControlFlow::Continue(());
+            if entry.name == name || (ignore_case && directory::is_same_name(entry.name, name)) {
+                found = Some(Inode(entry.inode));
+                return ControlFlow::Break(());
             }
-            found = Some(Inode(entry.inode));
-            ControlFlow::Break(())
+            ControlFlow::Continue(())
         })?;
         Ok(found)
     }

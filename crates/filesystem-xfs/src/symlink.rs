@@ -15,7 +15,7 @@ use crate::stamp::Stamp;
 
 const MAGIC: [u8; 4] = *b"XSLM";
 const HEADER: usize = 56;
-/// The longest target that XFS stores; Linux' path limit without the NUL is 4095, XFS' own is this.
+/// The longest target that XFS stores, in bytes.
 const LONGEST: u64 = 1024;
 
 /// The target of `link`.

@@ -63,7 +63,11 @@ fn for_each_block(xfs: &Xfs, directory: &DiskInode, fork: &Fork<'_>, visit: &mut
     while at < end {
         let run = run_at(xfs, fork, at)?;
         if run.place == Place::Hole {
-            at = at.saturating_add(run.count).next_multiple_of(unit);
+            at = at.saturating_add(run.count);
+            if at < end && !at.is_multiple_of(unit) {
+                let expected = format!("whole directory blocks of {unit} blocks");
+                return Err(fork.span.corrupt("br_startoff", expected, at).into());
+            }
             continue;
         }
         let (offset, bytes) = read_block(xfs, fork, at, &mut seen)?;
@@ -140,6 +144,15 @@ fn kind(file_type: u8) -> FileKind {
     }
 }
 
+/// Whether two names are the same with the feature `ascii-ci`, which in spite of its name folds ISO 8859-1.
+pub(crate) fn is_same_name(a: &[u8], b: &[u8]) -> bool {
+    let fold = |byte: &u8| match byte {
+        b'A'..=b'Z' | 0xc0..=0xd6 | 0xd8..=0xde => byte | 0x20,
+        _ => *byte,
+    };
+    a.iter().map(fold).eq(b.iter().map(fold))
+}
+
 /// A name that no path can hold must not reach anyone who builds paths.
 fn check_name(span: &Span<'_>, name: &[u8]) -> Checked<()> {
     if name.is_empty() || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
@@ -151,6 +164,15 @@ fn check_name(span: &Span<'_>, name: &[u8]) -> Checked<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_without_case() {
+        assert!(is_same_name(b"Grub.CFG", b"gRUB.cfg"));
+        assert!(is_same_name(b"\xc4\xd6\xdc", b"\xe4\xf6\xfc"));
+        for (a, b) in [(&b"a"[..], &b"ab"[..]), (b"\xd7", b"\xf7"), (b"@", b"`"), (b"\xdf", b"\xff")] {
+            assert!(!is_same_name(a, b));
+        }
+    }
 
     #[test]
     fn a_block_is_seen_once() {

@@ -157,6 +157,13 @@ impl Owned {
         [&start[..], &count, &self.owner.to_be_bytes(), &self.offset.to_be_bytes()].concat()
     }
 
+    /// Whether the kernel would have stored `next` and this as one record.
+    pub(super) fn is_continued_by(&self, next: &Self) -> bool {
+        self.owner == next.owner
+            && self.start.checked_add(self.count) == Some(next.start)
+            && self.offset.checked_add(u64::from(self.count)) == Some(next.offset)
+    }
+
     fn key(start: u32, owner: u64, offset: u64) -> Vec<u8> {
         let offset = offset & !UNWRITTEN;
         [&start.to_be_bytes()[..], &owner.to_be_bytes(), &offset.to_be_bytes()].concat()
@@ -600,5 +607,53 @@ impl Path {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_of_keys() {
+        let free = |start: u32, count: u32| [start.to_be_bytes(), count.to_be_bytes()].concat();
+        let by_size = |start, count| Kind::FreeBySize.order_of(&free(start, count));
+        assert!(by_size(9, 1) < by_size(1, 2) && by_size(1, 2) < by_size(2, 2));
+        let by_block = |start, count| Kind::FreeByBlock.order_of(&free(start, count));
+        assert!(by_block(1, 9) < by_block(2, 1));
+        assert_eq!(by_block(1, 9), by_block(1, 8));
+        assert!(by_size(u32::MAX, u32::MAX) < Key::LAST);
+    }
+
+    #[test]
+    fn keys_of_the_reverse_map_leave_the_state_out() {
+        let owned = Owned { start: 5, count: 3, owner: 131, offset: UNWRITTEN | 10 };
+        assert_eq!(Owned::decode(&owned.encode()), owned);
+        let written = Owned { offset: 10, ..owned };
+        assert_eq!(owned.low_key(), written.low_key());
+        assert_eq!(
+            Kind::ReverseMap.order(&Owned::key(5, 131, 10)),
+            Kind::ReverseMap.order_of(&owned.encode())
+        );
+        assert_eq!(owned.high_key(), Owned::key(7, 131, 12));
+        // Blocks of an extent tree, and of the group itself, have no place in a file that could advance.
+        assert_eq!(Owned { offset: TREE_BLOCK, ..owned }.high_key(), Owned::key(7, 131, TREE_BLOCK));
+        let group = Owned { owner: 5_u64.wrapping_neg(), offset: 0, ..owned };
+        assert_eq!(group.high_key(), Owned::key(7, group.owner, 0));
+    }
+
+    #[test]
+    fn neighbours_that_are_one_run() {
+        let left = Owned { start: 5, count: 3, owner: 131, offset: 10 };
+        let right = Owned { start: 8, count: 1, owner: 131, offset: 13 };
+        assert!(left.is_continued_by(&right) && !right.is_continued_by(&left));
+        for other in [
+            Owned { start: 9, ..right },
+            Owned { owner: 132, ..right },
+            Owned { offset: 14, ..right },
+            Owned { offset: UNWRITTEN | 13, ..right },
+        ] {
+            assert!(!left.is_continued_by(&other));
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Taking free blocks.
 //!
 //! XFS Algorithms & Data Structures, "AG Free Space B+trees". Blocks are taken from the end of the longest
-//! free extent of a group: its record then keeps its place in the tree by block, and the new extent never
-//! continues one that is in use before it.
+//! free extent of a group: its record then keeps its place in the tree by block, and while something of it is
+//! left, the new extent does not continue one that is in use.
 
 use ondisk::{Corrupt, Error, Result};
 
@@ -205,8 +205,7 @@ fn own(staging: &mut Staging<'_>, agf: &mut Agf, owned: Owned) -> Result<()> {
             let expected = format!("free blocks {free:?} without one");
             return Err(Corrupt::new("reverse map", 0, "rm_startblock", expected, place).into());
         }
-        let offset = owned.offset.saturating_add(u64::from(owned.count));
-        if found.start == end && (found.owner, found.offset) == (owned.owner, offset) {
+        if owned.is_continued_by(&found) || found.is_continued_by(&owned) {
             return Err(Error::unsupported("reverse map", "joining two records"));
         }
     }
