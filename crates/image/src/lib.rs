@@ -1,0 +1,38 @@
+//! Disk images as block devices.
+//!
+//! [`open`] turns a file into the disk that it holds, with a description of every layer it is made of.
+//! Formats are recognised by content unless the caller names one. Files that an image names (a backing file,
+//! an external data file) are opened only through the caller's [`Gate`].
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::as_conversions)
+)]
+
+mod cache;
+mod error;
+mod format;
+mod gate;
+mod open;
+mod problems;
+pub mod qcow2;
+mod raw;
+
+pub use error::{Error, Result};
+pub use format::{Head, ImageFormat};
+pub use gate::{Allowed, DenyAll, FolderGate, Gate, Refusal, Request, Role};
+pub use open::{Image, Layer, Mode, Snapshot, open, open_device, open_snapshot};
+
+/// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
+pub static FORMATS: &[ImageFormat] = &[qcow2::FORMAT, raw::FORMAT];
+
+/// The format with this name.
+///
+/// # Errors
+/// [`Error::UnknownFormat`], which lists the names that exist.
+pub fn format_named(name: &str) -> Result<&'static ImageFormat> {
+    FORMATS
+        .iter()
+        .find(|format| format.name == name)
+        .ok_or_else(|| Error::UnknownFormat { name: name.to_owned() })
+}

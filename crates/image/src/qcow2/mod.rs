@@ -1,0 +1,20 @@
+//! QEMU's format: clusters allocated on demand, backing files, compression, snapshots.
+//!
+//! QEMU docs/interop/qcow2. Versions 2 and 3; encryption is recognised and refused.
+
+mod create;
+mod decompress;
+mod entry;
+mod geometry;
+mod header;
+mod open;
+mod reader;
+mod refcounts;
+mod snapshot;
+mod writer;
+
+pub use create::{CreateOptions, create};
+pub use header::{Backing, Compression, Extension, Header, RawHeader};
+pub use snapshot::RawSnapshot;
+
+pub(crate) use open::FORMAT;
