@@ -22,7 +22,7 @@ const MAX_L1_SIZE: u64 = 32 << 20;
 /// What a new image is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// Length of the disk in bytes.
+    /// Length of the disk in bytes; rounded up to whole sectors of 512, for QEMU does not see the rest.
     pub size: u64,
     /// log2 of the cluster size in bytes, 9..=21.
     pub cluster_bits: u32,
@@ -65,9 +65,11 @@ pub fn create(device: &dyn BlockDeviceMut, options: &CreateOptions) -> Result<()
     device.flush().map_err(settled)
 }
 
-/// How many clusters each structure takes.
+/// How long the disk is, and how many clusters each structure takes.
 #[derive(Debug)]
 struct Layout {
+    /// Length of the disk in bytes.
+    size: u64,
     cluster_bits: ClusterBits,
     table: u64,
     blocks: u64,
@@ -80,7 +82,9 @@ impl Layout {
         let cluster_bits = ClusterBits::new(options.cluster_bits)
             .ok_or_else(|| unsupported(format!("a cluster size of 2^{} bytes", options.cluster_bits)))?;
         let span = cluster_bits.size().saturating_mul(cluster_bits.size() / 8);
-        let l1_entries = options.size.div_ceil(span);
+        let size = options.size.checked_next_multiple_of(512);
+        let size = size.ok_or_else(|| unsupported(format!("a disk of {} bytes", options.size)))?;
+        let l1_entries = size.div_ceil(span).max(1);
         if l1_entries > MAX_L1_SIZE / 8 {
             return Err(unsupported(format!(
                 "a disk of {} bytes in clusters of {}",
@@ -88,7 +92,7 @@ impl Layout {
                 cluster_bits.size()
             )));
         }
-        let l1 = cluster_bits.count(l1_entries.saturating_mul(8)).max(1);
+        let l1 = cluster_bits.count(l1_entries.saturating_mul(8));
         let block_entries = cluster_bits.size() / 2;
         let (mut table, mut blocks) = (1_u64, 1_u64);
         // The blocks count themselves and the table that points to them; both only grow.
@@ -103,7 +107,7 @@ impl Layout {
             table = needed_table.max(table);
         }
         let l1_entries = u32::try_from(l1_entries).map_err(|_| unsupported("an L1 table of this size"))?;
-        Ok(Self { cluster_bits, table, blocks, l1, l1_entries })
+        Ok(Self { size, cluster_bits, table, blocks, l1, l1_entries })
     }
 
     fn first_block(&self) -> u64 {
@@ -159,7 +163,7 @@ fn encode_header(options: &CreateOptions, layout: &Layout) -> Result<Vec<u8>> {
         backing_file_offset: if name.is_empty() { 0.into() } else { name_offset.into() },
         backing_file_size: u32::try_from(name.len()).unwrap_or(0).into(),
         cluster_bits: options.cluster_bits.into(),
-        size: options.size.into(),
+        size: layout.size.into(),
         crypt_method: 0.into(),
         l1_size: layout.l1_entries.into(),
         l1_table_offset: layout.offset(layout.first_l1()).into(),
