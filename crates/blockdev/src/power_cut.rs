@@ -18,6 +18,9 @@ pub enum Survivors {
     None,
     /// The first, third, fifth…; the cut write itself is torn: its first half arrives.
     EveryOther,
+    /// The second, fourth, sixth…; the cut write itself is lost. Catches a pointer that overtakes what it
+    /// points to.
+    TheOthers,
 }
 
 /// Passes writes on to another device until the power fails; every later call fails.
@@ -64,9 +67,13 @@ impl PowerCut {
             state.is_cut = true;
             let pending = std::mem::take(&mut state.pending);
             for (number, (offset, bytes)) in pending.iter().enumerate() {
-                if self.survivors == Survivors::All
-                    || self.survivors == Survivors::EveryOther && number % 2 == 0
-                {
+                let survives = match self.survivors {
+                    Survivors::All => true,
+                    Survivors::None => false,
+                    Survivors::EveryOther => number % 2 == 0,
+                    Survivors::TheOthers => number % 2 == 1,
+                };
+                if survives {
                     self.arrive(*offset, bytes)?;
                 }
             }
@@ -176,6 +183,7 @@ mod tests {
         assert_eq!(after(2, Survivors::None), [1, 0, 0, 0]);
         assert_eq!(after(4, Survivors::All), [1, 2, 3, 0]);
         assert_eq!(after(4, Survivors::EveryOther), [1, 2, 4, 0]);
+        assert_eq!(after(4, Survivors::TheOthers), [1, 0, 3, 0]);
         assert_eq!(after(4, Survivors::None), [1, 0, 0, 0]);
     }
 }
