@@ -3,14 +3,12 @@
 //! Afterwards `qemu-img check` may find leaks but no corruption, and the disk must read as before or after
 //! the writes that were not flushed: a cluster that moved as a whole, one written in place sector by sector.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::support::{Folder, Random, assert_same, disk_content, has_qemu, read_all};
 use blockdev::{BlockDeviceMut, Device, MemoryDevice, PowerCut, Survivors};
 use image::{FolderGate, Image, Mode};
-use support::{Folder, Random, assert_same, disk_content, has_qemu, read_all};
 
 const SECTOR: usize = 512;
 

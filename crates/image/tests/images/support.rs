@@ -1,7 +1,5 @@
 //! What the tests of this crate share: real tools, reproducible bytes, comparison.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its own part")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -10,7 +8,7 @@ use image::{FolderGate, Image, Mode};
 use tempfile::TempDir;
 
 /// Whether `qemu-img` and `qemu-io` can be run; says so when not.
-pub fn has_qemu() -> bool {
+pub(crate) fn has_qemu() -> bool {
     for tool in ["qemu-img", "qemu-io"] {
         if Command::new(tool).arg("--version").output().is_err() {
             println!("skipped: {tool} is not installed");
@@ -21,40 +19,40 @@ pub fn has_qemu() -> bool {
 }
 
 /// A folder in which the tools run; removed at the end.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
     }
 
     /// Runs a command line, split at spaces, and returns what came out of it.
-    pub fn run(&self, line: &str) -> Output {
+    pub(crate) fn run(&self, line: &str) -> Output {
         let mut words = line.split(' ');
         Command::new(words.next().unwrap()).args(words).current_dir(self.0.path()).output().unwrap()
     }
 
     /// Runs a command line that must succeed; returns its standard output.
-    pub fn must(&self, line: &str) -> String {
+    pub(crate) fn must(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs commands of `qemu-io` on an image.
-    pub fn qemu_io(&self, name: &str, commands: &[&str]) {
+    pub(crate) fn qemu_io(&self, name: &str, commands: &[&str]) {
         let mut command = Command::new("qemu-io");
         command.current_dir(self.0.path()).args(["-f", "qcow2", name]);
         for line in commands {
@@ -66,7 +64,7 @@ impl Folder {
     }
 
     /// The exit code of `qemu-img check` and what it said: 0 clean, 2 corrupt, 3 leaks only.
-    pub fn check(&self, name: &str) -> (i32, String) {
+    pub(crate) fn check(&self, name: &str) -> (i32, String) {
         let output = self.run(&format!("qemu-img check -f qcow2 {name}"));
         let said =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -74,37 +72,37 @@ impl Folder {
     }
 
     /// Fails unless `qemu-img check` finds nothing at all.
-    pub fn must_be_clean(&self, name: &str) {
+    pub(crate) fn must_be_clean(&self, name: &str) {
         let (code, said) = self.check(name);
         assert_eq!(code, 0, "{name}: {said}");
     }
 
     /// The disk inside an image, as QEMU reads it.
-    pub fn content(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         self.must(&format!("qemu-img convert -O raw {name} content.raw"));
         let bytes = self.read("content.raw");
         std::fs::remove_file(self.path("content.raw")).unwrap();
         bytes
     }
 
-    pub fn open(&self, name: &str) -> image::Result<Image> {
+    pub(crate) fn open(&self, name: &str) -> image::Result<Image> {
         image::open(&self.path(name), None, Mode::ReadOnly, &FolderGate::new())
     }
 
-    pub fn open_for_writing(&self, name: &str) -> image::Result<Image> {
+    pub(crate) fn open_for_writing(&self, name: &str) -> image::Result<Image> {
         image::open(&self.path(name), None, Mode::ReadWrite, &FolderGate::new())
     }
 }
 
 /// All bytes of a device, read in one go.
-pub fn read_all(device: &dyn BlockDevice) -> Vec<u8> {
+pub(crate) fn read_all(device: &dyn BlockDevice) -> Vec<u8> {
     let mut bytes = vec![0xee; device.size() as usize];
     device.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
 
 /// Compares without printing megabytes.
-pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
+pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     if found == expected {
         return;
@@ -115,7 +113,7 @@ pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
 }
 
 /// Reads a device in every way it offers, and compares with what it must hold.
-pub fn assert_reads(device: &dyn BlockDevice, expected: &[u8], what: &str) {
+pub(crate) fn assert_reads(device: &dyn BlockDevice, expected: &[u8], what: &str) {
     assert_same(&read_all(device), expected, what);
     let mut random = Random::new(expected.len() as u64);
     for _ in 0..300 {
@@ -150,14 +148,14 @@ pub fn assert_reads(device: &dyn BlockDevice, expected: &[u8], what: &str) {
 }
 
 /// xorshift64*: the same numbers on every machine.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -165,11 +163,11 @@ impl Random {
     }
 
     /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub fn fill(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let word = self.next().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
@@ -178,7 +176,7 @@ impl Random {
 }
 
 /// A disk as they are: holes, text, noise, lonely sectors.
-pub fn disk_content(size: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn disk_content(size: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut bytes = vec![0; size];
     let mut at = 0;
@@ -207,6 +205,6 @@ pub fn disk_content(size: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The path of a file as text.
-pub fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }

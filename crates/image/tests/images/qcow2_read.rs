@@ -1,9 +1,7 @@
 //! Every variant of qcow2 that QEMU can make, read back byte by byte.
 
-mod support;
-
+use crate::support::{Folder, assert_reads, assert_same, disk_content, has_qemu, read_all};
 use image::FolderGate;
-use support::{Folder, assert_reads, assert_same, disk_content, has_qemu, read_all};
 
 const SIZE: usize = 6 << 20;
 /// Not a multiple of any cluster size, but of the sector size.
@@ -173,7 +171,7 @@ fn backing_chains() {
     folder.qemu_io("two.qcow2", &["write -P 0x77 1050k 20k", "write -P 0x78 3M 5k"]);
     create("-b two.qcow2 -F qcow2 -o cluster_size=512 three.qcow2");
     folder.qemu_io("three.qcow2", &["write -P 0x79 1051k 1536", "write -z 4M 1k"]);
-    create(&format!("-b {} -F raw absolute.qcow2", support::text(&folder.path("base.raw"))));
+    create(&format!("-b {} -F raw absolute.qcow2", crate::support::text(&folder.path("base.raw"))));
     create("-b odd.raw -F raw longer.qcow2 5M");
     folder.qemu_io("longer.qcow2", &["write -P 0x7a 4M 5k"]);
     create("-b base.raw -F raw shorter.qcow2 2M");

@@ -1,13 +1,11 @@
 //! Random writes to qcow2 images, judged by a model, by `qemu-img check` and by `qemu-img compare`.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Folder, Random, assert_reads, assert_same, disk_content, has_qemu, read_all};
 use blockdev::{BlockDevice, Device, FileDevice, MemoryDevice, Overlay};
 use image::qcow2::{Backing, CreateOptions, Extension, Header, create};
 use image::{DenyAll, Error, FolderGate, Mode};
-use support::{Folder, Random, assert_reads, assert_same, disk_content, has_qemu, read_all};
 
 const SIZE: usize = 4 << 20;
 
