@@ -1,17 +1,18 @@
 //! Compressed clusters: raw deflate (RFC 1951) or zstd (RFC 8878), one stream for each cluster.
+//!
+//! Both are Rust, so that the Rust toolchain alone builds this. The feature `zstd-c` exchanges the zstd decoder
+//! for the C library, which is far faster on well compressible data.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use flate2::{Decompress, FlushDecompress};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-use ruzstd::io::Read;
 
 use super::Compression;
 
-/// Largest zstd window in bytes. Nothing in a cluster is further apart than 2 MiB, but an encoder that does
-/// not know its input's length announces its level's window, 8 MiB at most without special options.
-const MAX_WINDOW: u64 = 8 << 20;
+/// log2 of the largest zstd window in bytes. Nothing in a cluster is further apart than 2 MiB, but an encoder
+/// that does not know its input's length announces its level's window, 8 MiB at most without special options.
+const MAX_WINDOW_LOG: u32 = 23;
 
 /// Decompressors that wait for work; one for each thread that has ever read at the same time.
 pub(crate) struct Decompressors {
@@ -28,7 +29,7 @@ pub(crate) struct Decompressor {
 
 enum Codec {
     Deflate(Decompress),
-    Zstd(Box<FrameDecoder>),
+    Zstd(zstd_codec::Decoder),
 }
 
 impl Decompressors {
@@ -56,11 +57,7 @@ impl Decompressor {
     fn new(compression: Compression) -> Self {
         let codec = match compression {
             Compression::Deflate => Codec::Deflate(Decompress::new(false)),
-            Compression::Zstd => {
-                let mut decoder = FrameDecoder::new();
-                decoder.set_max_window_size(MAX_WINDOW);
-                Codec::Zstd(Box::new(decoder))
-            }
+            Compression::Zstd => Codec::Zstd(zstd_codec::decoder()),
         };
         Self { codec, input: Vec::new() }
     }
@@ -73,7 +70,7 @@ impl Decompressor {
     pub(crate) fn decompress(&mut self, output: &mut [u8]) -> Result<(), String> {
         match &mut self.codec {
             Codec::Deflate(inflate) => deflate(inflate, &self.input, output),
-            Codec::Zstd(decoder) => zstd(decoder, &self.input, output),
+            Codec::Zstd(decoder) => zstd_codec::decompress(decoder, &self.input, output),
         }
     }
 }
@@ -84,28 +81,73 @@ fn deflate(inflate: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<
     full(usize::try_from(inflate.total_out()).unwrap_or(usize::MAX), output)
 }
 
-fn zstd(decoder: &mut FrameDecoder, input: &[u8], output: &mut [u8]) -> Result<(), String> {
-    let mut source = input;
-    decoder.init(&mut source).map_err(|error| error.to_string())?;
-    let mut done = 0;
-    while let Some(rest) = output.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        let count = decoder.read(rest).map_err(|error| error.to_string())?;
-        done = done.saturating_add(count);
-        if count == 0 {
-            if decoder.is_finished() {
-                break;
-            }
-            // A block yields at most 128 KiB, and the loop ends when the input does.
-            decoder
-                .decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1))
-                .map_err(|error| error.to_string())?;
-        }
-    }
-    full(done, output)
-}
-
 fn full(done: usize, output: &[u8]) -> Result<(), String> {
     if done == output.len() { Ok(()) } else { Err(format!("a stream of {done} bytes")) }
+}
+
+#[cfg(not(feature = "zstd-c"))]
+mod zstd_codec {
+    use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+    use ruzstd::io::Read;
+
+    pub(super) type Decoder = Box<FrameDecoder>;
+
+    pub(super) fn decoder() -> Decoder {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(1 << super::MAX_WINDOW_LOG);
+        Box::new(decoder)
+    }
+
+    pub(super) fn decompress(decoder: &mut Decoder, input: &[u8], output: &mut [u8]) -> Result<(), String> {
+        let mut source = input;
+        decoder.init(&mut source).map_err(|error| error.to_string())?;
+        let mut done = 0;
+        while let Some(rest) = output.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let count = decoder.read(rest).map_err(|error| error.to_string())?;
+            done = done.saturating_add(count);
+            if count == 0 {
+                if decoder.is_finished() {
+                    break;
+                }
+                // A block yields at most 128 KiB, and the loop ends when the input does.
+                decoder
+                    .decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        super::full(done, output)
+    }
+}
+
+#[cfg(feature = "zstd-c")]
+mod zstd_codec {
+    use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
+
+    /// `None` when the library could not make one, which fails every call.
+    pub(super) type Decoder = Option<raw::Decoder<'static>>;
+
+    pub(super) fn decoder() -> Decoder {
+        let mut decoder = raw::Decoder::new().ok()?;
+        decoder.set_parameter(DParameter::WindowLogMax(super::MAX_WINDOW_LOG)).ok()?;
+        Some(decoder)
+    }
+
+    pub(super) fn decompress(decoder: &mut Decoder, input: &[u8], output: &mut [u8]) -> Result<(), String> {
+        let decoder = decoder.as_mut().ok_or("zstd has no memory")?;
+        let mut input = InBuffer::around(input);
+        let mut output_buffer = OutBuffer::around(&mut *output);
+        decoder.reinit().map_err(|error| error.to_string())?;
+        loop {
+            let before = (input.pos(), output_buffer.pos());
+            let hint = decoder.run(&mut input, &mut output_buffer).map_err(|error| error.to_string())?;
+            let after = (input.pos(), output_buffer.pos());
+            if hint == 0 || before == after {
+                break;
+            }
+        }
+        let done = output_buffer.pos();
+        super::full(done, output)
+    }
 }
 
 #[cfg(test)]

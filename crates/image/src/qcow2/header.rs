@@ -510,3 +510,120 @@ pub(crate) fn encode_extensions(extensions: &[Extension]) -> Vec<u8> {
     bytes.extend_from_slice(&[0; 8]);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use blockdev::MemoryDevice;
+
+    use super::super::{CreateOptions, create};
+    use super::*;
+
+    /// A new image over a raw backing file.
+    fn good() -> Vec<u8> {
+        let device = MemoryDevice::new([]);
+        let backing = Backing { name: b"base.raw".to_vec(), format: Some("raw".to_owned()) };
+        create(&device, &CreateOptions { backing: Some(backing), ..CreateOptions::new(1 << 30) }).unwrap();
+        device.to_vec()
+    }
+
+    /// What is said of the good image with `bytes` at `at`.
+    fn read(at: usize, bytes: &[u8]) -> std::result::Result<Parsed<Header>, String> {
+        let mut image = good();
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        Header::read(&MemoryDevice::new(image)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_good_header() {
+        let Parsed { value: header, problems } = read(0, b"Q").unwrap();
+        assert!(problems.is_empty());
+        assert_eq!((header.version, header.size, header.cluster_size()), (3, 1 << 30, 65_536));
+        let expected = Backing { name: b"base.raw".to_vec(), format: Some("raw".to_owned()) };
+        assert_eq!(header.backing, Some(expected));
+        assert_eq!((header.l1_offset, header.l1_entries), (0x30000, 2));
+    }
+
+    #[test]
+    fn one_wrong_field_each_is_fatal() {
+        let fatal: [(usize, &[u8], &str); 21] = [
+            (0, b"q", "magic is"),
+            (7, &[4], "version 4 is not supported"),
+            (7, &[1], "version 1 is not supported"),
+            (8, &[0xff], "backing_file_offset"),
+            (18, &[4], "backing_file_size is 1032, expected at most 1023"),
+            (23, &[8], "cluster_bits is 8, expected 9..=21"),
+            (23, &[22], "a cluster size of 2^22 bytes is not supported"),
+            (20, &[0xff], "cluster_bits is 4278190096"),
+            (24, &[0xff], "a disk of 18374686480745365504 bytes is not supported"),
+            (28, &[0xff], "l1_size is 2, expected at least 8"),
+            (35, &[1], "AES encryption is not supported"),
+            (35, &[2], "LUKS encryption is not supported"),
+            (35, &[3], "crypt_method is 3"),
+            (39, &[1], "l1_size is 1, expected at least 2"),
+            (46, &[1], "l1_table_offset is 196864"),
+            (40, &[1], "l1_table_offset"),
+            (79, &[0x20], "the incompatible feature bit 5 is not supported"),
+            (79, &[8], "compression_type is 0, expected 1, as incompatible bit 3 says"),
+            (103, &[96], "header_length is 96, expected at least 104"),
+            (103, &[113], "header_length is 113, expected a multiple of 8"),
+            (104, &[2], "compression type 2 is not supported"),
+        ];
+        for (at, bytes, expected) in fatal {
+            let said = read(at, bytes).unwrap_err();
+            assert!(said.contains(expected), "byte {at}: {said}");
+        }
+        let small = [&[0, 0, 0, 12][..], &(1_u64 << 20).to_be_bytes()].concat();
+        let mut image = good();
+        image[20..32].copy_from_slice(&small);
+        image[79] = 0x10;
+        let said = Header::read(&MemoryDevice::new(image)).unwrap_err().to_string();
+        assert!(said.contains("cluster_bits is 12, expected at least 14"), "{said}");
+    }
+
+    #[test]
+    fn what_reading_does_not_need_is_a_problem() {
+        let problems: [(usize, &[u8], &str); 8] = [
+            (54, &[1], "refcount_table_offset"),
+            (48, &[1], "refcount_table_offset"),
+            (59, &[0], "refcount_table_clusters is 0, expected 1..=128"),
+            (56, &[1], "refcount_table_clusters"),
+            (60, &[1], "nb_snapshots"),
+            (63, &[1], "snapshots_offset is 0"),
+            (95, &[2], "no raw data file without a data file"),
+            (99, &[7], "refcount_order is 7"),
+        ];
+        for (at, bytes, expected) in problems {
+            let parsed = read(at, bytes).unwrap();
+            let said: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
+            assert!(said.len() == 1 && said[0].contains(expected), "byte {at}: {said:?}");
+            assert_eq!(parsed.value.snapshots, 0);
+        }
+        // The length of the first extension.
+        let parsed = read(116, &[0, 1]).unwrap();
+        assert_eq!(
+            parsed.problems[0].to_string(),
+            "qcow2 header extension at byte 112: length is 65539, expected at most 16 bytes"
+        );
+    }
+
+    #[test]
+    fn version_2_ends_early() {
+        let mut image = good();
+        image[7] = 2;
+        image[8..16].fill(0);
+        image[72..112].fill(0xff);
+        image[72..80].fill(0);
+        let header = Header::read(&MemoryDevice::new(image)).unwrap();
+        assert!(header.problems.is_empty() && header.value.extensions.is_empty());
+        assert_eq!((header.value.incompatible_features, header.value.refcount_table.order), (0, 4));
+    }
+
+    #[test]
+    fn any_length_of_file_is_an_answer() {
+        let image = good();
+        for length in (0..200).chain([511, 512, 0x10000, 0x30000, 0x3000f, 0x30010]) {
+            let read = Header::read(&MemoryDevice::new(&image[..length]));
+            assert_eq!(read.is_ok(), length >= 0x30010, "{length}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use super::decompress::Decompressors;
 use super::entry::EntryFormat;
 use super::header::{Compression, MAGIC, extension, feature};
 use super::reader::Disk;
-use super::snapshot::{self, Entry};
+use super::snapshot::{self, Entry, Table};
 use super::writer::{Writer, refusal};
 use crate::open::{Layer, Opening, Source};
 use crate::{Head, ImageFormat, Mode, Result, Snapshot};
@@ -30,13 +30,14 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Device> {
     let mut snapshots = snapshot::read_table(&*file, &header);
     problems.append(&mut snapshots.problems);
     let snapshots = snapshots.value;
-    let number = opening.push(describe(source, &header, &snapshots));
 
     let chosen = match &source.snapshot {
-        Some(name) => Some(find(&snapshots, name).ok_or_else(|| source.no_snapshot(name))?),
+        Some(name) => Some(find(&snapshots.entries, name).ok_or_else(|| source.no_snapshot(name))?),
         None => None,
     };
     let size = chosen.and_then(|entry| entry.virtual_size).unwrap_or(header.size);
+    let layer = Layer { virtual_size: size, ..describe(source, &header, &snapshots.entries) };
+    let number = opening.push(layer);
     let l1_offset = chosen.map_or(header.l1_offset, |entry| entry.l1_offset);
     let l1_entries = chosen.map_or(header.l1_entries, |entry| entry.l1_entries);
     let l1 = read_l1(&*file, &header, size, l1_offset, l1_entries).map_err(&failed)?;
@@ -80,7 +81,7 @@ fn writer(
     source: &Source,
     header: &Header,
     l1: &[u64],
-    snapshots: &[Entry],
+    snapshots: &Table,
     problems: &[ondisk::Error],
 ) -> Result<Writer> {
     if source.device.writable().is_none() {

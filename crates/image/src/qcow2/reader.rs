@@ -226,11 +226,16 @@ impl Disk {
 
     /// The run over L1 entries without an L2 table.
     fn absent_tables(&self, offset: u64, limit: u64, place: Place) -> io::Result<Run> {
-        let tables = self.l1.get(place.l1_index..).unwrap_or_default();
-        let absent = tables.iter().take_while(|entry| entry.load(Ordering::Acquire) & OFFSET == 0).count();
         let entries_in_table =
             self.cluster_bits().size().checked_div(self.entry_size()).ok_or_else(overflow)?;
         let span = self.cluster_bits().size().saturating_mul(entries_in_table);
+        let tables = self.l1.get(place.l1_index..).unwrap_or_default();
+        let wanted = to_index(limit.checked_div(span).ok_or_else(overflow)?)?.saturating_add(2);
+        let absent = tables
+            .iter()
+            .take(wanted)
+            .take_while(|entry| entry.load(Ordering::Acquire) & OFFSET == 0)
+            .count();
         let end = u64::try_from(place.l1_index)
             .unwrap_or(u64::MAX)
             .saturating_add(u64::try_from(absent.max(1)).unwrap_or(u64::MAX))

@@ -30,8 +30,8 @@ const MAX_HOST: u64 = 1 << 56;
 /// Clusters that one allocation may take: itself, a block for it, a block for that one, and some more.
 const ROOM: u64 = 8;
 
-/// Bytes of refcount blocks past the end of the file that are searched for clusters in use there.
-const MAX_SEARCH: u64 = 64 << 20;
+/// Clusters past the end of the file whose counts are searched: 2 TiB at the usual cluster size.
+const MAX_SEARCH: u64 = 32 << 20;
 
 /// A disk writes no less than this at once, so what lies within survives a power cut as old or new. Bytes.
 pub(super) const SECTOR: u64 = 512;
@@ -380,7 +380,7 @@ impl Refcounts {
             if self.table.get(index).is_none_or(|block| *block == 0) {
                 continue;
             }
-            searched = searched.saturating_add(self.cluster_bits.size());
+            searched = searched.saturating_add(self.block_entries());
             if searched > MAX_SEARCH {
                 return Err(too_large("too many refcounts for clusters past the end of the file"));
             }

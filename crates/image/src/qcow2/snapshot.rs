@@ -55,8 +55,16 @@ pub(crate) struct Entry {
     pub(crate) name: String,
 }
 
+/// All snapshots of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Table {
+    pub(crate) entries: Vec<Entry>,
+    /// Bytes from the first entry to the end of the last.
+    pub(crate) length: u64,
+}
+
 /// The table that `header` announces, up to the first broken entry.
-pub(crate) fn read_table(device: &dyn BlockDevice, header: &Header) -> Parsed<Vec<Entry>> {
+pub(crate) fn read_table(device: &dyn BlockDevice, header: &Header) -> Parsed<Table> {
     let mut entries = Vec::new();
     let mut problems = Vec::new();
     let mut at = header.snapshots_offset;
@@ -77,7 +85,8 @@ pub(crate) fn read_table(device: &dyn BlockDevice, header: &Header) -> Parsed<Ve
             }
         }
     }
-    Parsed { value: entries, problems }
+    let length = at.saturating_sub(header.snapshots_offset);
+    Parsed { value: Table { entries, length }, problems }
 }
 
 /// The entry at byte `at`, and where the next one starts.
@@ -113,4 +122,70 @@ fn read_entry(device: &dyn BlockDevice, at: u64, cluster_bits: ClusterBits) -> R
         name: String::from_utf8_lossy(&name).into_owned(),
     };
     Ok((entry, position.next_multiple_of(8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use blockdev::MemoryDevice;
+
+    use super::*;
+
+    /// An entry as QEMU 10 writes it: 24 bytes of extra data, identifier `1`, name `first`.
+    fn entry() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&0x5_0000_u64.to_be_bytes());
+        bytes.extend_from_slice(&[0, 0, 0, 1, 0, 1, 0, 5]);
+        bytes.extend_from_slice(&[0x67, 0x43, 0, 0, 0, 0, 0, 9]);
+        bytes.extend_from_slice(&[0; 8]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 24]);
+        bytes.extend_from_slice(&7_u64.to_be_bytes());
+        bytes.extend_from_slice(&(1_u64 << 20).to_be_bytes());
+        bytes.extend_from_slice(&[0xff; 8]);
+        bytes.extend_from_slice(b"1first\0\0");
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> std::result::Result<(Entry, u64), String> {
+        let device = MemoryDevice::new(bytes);
+        read_entry(&device, 0, ClusterBits::new(16).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_good_entry() {
+        let expected = Entry {
+            l1_offset: 0x5_0000,
+            l1_entries: 1,
+            virtual_size: Some(1 << 20),
+            vm_state_size: 7,
+            taken: 0x6743_0000,
+            id: "1".to_owned(),
+            name: "first".to_owned(),
+        };
+        assert_eq!(read(&entry()), Ok((expected, 72)));
+    }
+
+    #[test]
+    fn one_wrong_field_each() {
+        let with = |at: usize, byte: u8| {
+            let mut bytes = entry();
+            bytes[at] = byte;
+            read(&bytes).unwrap_err()
+        };
+        assert_eq!(
+            with(6, 2),
+            "qcow2 snapshot table entry at byte 0: l1_table_offset is 328192, expected a multiple of 65536"
+        );
+        assert!(with(38, 9).contains("extra_data_size"));
+        assert!(with(14, 1).starts_with("cannot read"));
+    }
+
+    #[test]
+    fn without_extra_data_the_short_field_counts() {
+        let mut bytes = entry();
+        bytes[39] = 0;
+        bytes[35] = 5;
+        bytes.drain(40..64);
+        let (entry, next) = read(&bytes).unwrap();
+        assert_eq!((entry.virtual_size, entry.vm_state_size, next), (None, 5, 48));
+    }
 }

@@ -24,7 +24,7 @@ use super::entry::{ALL_ALLOCATED, COPIED, Content, Damage, L2Entry, OFFSET};
 use super::geometry::{ClusterBits, length_of, overflow, to_index};
 use super::reader::{Disk, Place, damaged};
 use super::refcounts::{Refcounts, SECTOR, update_header};
-use super::snapshot::Entry as SnapshotEntry;
+use super::snapshot;
 use super::{Header, header};
 
 /// Bytes of changed tables after which a write settles by itself.
@@ -86,23 +86,23 @@ impl Writer {
         file: &Device,
         header: &Header,
         l1: &[u64],
-        snapshots: &[SnapshotEntry],
+        snapshots: &snapshot::Table,
     ) -> Result<Self> {
         let cluster_bits = header.cluster_bits;
         let refcounts = Refcounts::load(file, cluster_bits, header.refcount_table)?;
-        let table = |offset, entries: u32| {
+        let range = |offset, length| {
             let start = cluster_bits.number(offset);
-            start..start.saturating_add(cluster_bits.count(u64::from(entries).saturating_mul(8)))
+            start..start.saturating_add(cluster_bits.count(length))
         };
+        let table = |offset, entries: u32| range(offset, u64::from(entries).saturating_mul(8));
         let mut metadata = Metadata::default();
         metadata.ranges.push(0..1);
         metadata.ranges.push(table(header.l1_offset, header.l1_entries));
         metadata.ranges.push(refcounts.table_clusters());
-        if !snapshots.is_empty() {
-            let start = cluster_bits.number(header.snapshots_offset);
-            metadata.ranges.push(start..start.saturating_add(1));
-        }
-        metadata.ranges.extend(snapshots.iter().map(|entry| table(entry.l1_offset, entry.l1_entries)));
+        metadata.ranges.push(range(header.snapshots_offset, snapshots.length));
+        metadata
+            .ranges
+            .extend(snapshots.entries.iter().map(|entry| table(entry.l1_offset, entry.l1_entries)));
         for block in refcounts.blocks() {
             metadata.claim(block, "qcow2 refcount block", cluster_bits)?;
         }

@@ -270,6 +270,47 @@ fn writes_through_an_overlay_leave_the_file_alone() {
 }
 
 #[test]
+fn readers_and_a_writer_share_one_device() {
+    let device = Arc::new(MemoryDevice::new([]));
+    let options = CreateOptions { cluster_bits: 12, ..CreateOptions::new(8 << 20) };
+    create(&*device, &options).unwrap();
+    let image = image::open_device(device.clone(), None, None, Mode::ReadWrite, &DenyAll).unwrap();
+    let disk = image.device.writable().unwrap();
+    // Every second page is written once and then read while its neighbours change.
+    for page in (0..2048).step_by(2) {
+        disk.write_all_at(&[page as u8; 4096], page * 4096).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let disk = &image.device;
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                let mut bytes = [0; 4096];
+                for _ in 0..4000 {
+                    let page = random.below(1024) * 2;
+                    disk.read_exact_at(&mut bytes, page * 4096).unwrap();
+                    assert_eq!(bytes, [page as u8; 4096]);
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut random = Random::new(99);
+            for number in 0..3000 {
+                let page = random.below(1024) * 2 + 1;
+                disk.write_all_at(&[number as u8; 4096], page * 4096).unwrap();
+                if number % 20 == 0 {
+                    disk.flush().unwrap();
+                }
+            }
+        });
+    });
+    disk.flush().unwrap();
+    let kept = read_all(&*image.device);
+    let reopened = image::open_device(device, None, None, Mode::ReadOnly, &DenyAll).unwrap();
+    assert_same(&read_all(&*reopened.device), &kept, "reopened");
+}
+
+#[test]
 fn bitmaps_become_invalid_and_nothing_else_breaks() {
     if !has_qemu() {
         return;
