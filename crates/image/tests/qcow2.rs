@@ -130,7 +130,13 @@ fn chains_and_zero_clusters_are_read() {
     std::fs::remove_file(folder.join("base.raw")).unwrap();
     let error =
         image::open(&folder.join("leaf.qcow2"), None, Mode::ReadOnly, &FolderGate::new()).unwrap_err();
-    assert!(error.to_string().contains("base.raw"), "{error}");
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(next) = source {
+        text = format!("{text}: {next}");
+        source = next.source();
+    }
+    assert!(text.contains("mid.qcow2") && text.contains("base.raw"), "{text}");
 }
 
 #[test]
