@@ -1,22 +1,23 @@
 //! From overlays in memory to files: the qcow2 overlay, the commit with its journal, the undo.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use blockdev::{BlockDevice, BlockDeviceMut, Device, FileDevice, Overlay};
-use image::Gate;
-use image::qcow2::{Backing, Extension, Options, Qcow2, create};
-use repair::journal::{self, State};
+use blockdev::{BlockDevice, BlockDeviceMut, FileDevice, Overlay};
+use image::qcow2::{Backing, CreateOptions, Extension, Header, create};
+use image::{DenyAll, Gate, Mode, Options, OwnContent, Request, Role, Staging};
+use repair::journal::{self, State, Target};
 
 /// The header extension in which an overlay of `fix` records what it stands on: "gmnd".
 const EXTENSION: u32 = 0x676d_6e64;
 
 /// Writes the changed ranges of `overlay` to a new qcow2 file at `out`, with `image` as its backing file.
 ///
-/// The file appears under its name only when it is whole and durable.
+/// The file appears under its name only when it is whole and durable. `format` is QEMU's name of the image's.
 ///
 /// # Errors
 /// `out` exists, or any error of the host.
@@ -25,24 +26,41 @@ pub fn write_overlay(overlay: &Overlay, image: &Path, format: &str, out: &Path) 
         bail!("{} exists already; choose another name with --overlay, or discard it", out.display());
     }
     let folder = folder_of(out);
-    let backing = backing_name(image, folder)?;
+    let backing = Backing { name: backing_name(image, folder)?, format: Some(format.to_owned()) };
+    let extension = Extension { kind: EXTENSION, data: identity(image)? };
+    let options = CreateOptions {
+        backing: Some(backing),
+        extensions: vec![extension],
+        ..CreateOptions::new(overlay.size())
+    };
+    write_new(out, Some(image), |temporary| {
+        let file = Arc::new(FileDevice::create_new(temporary)?);
+        share_as(image, temporary)?;
+        fill(&file, &options, overlay)
+    })
+}
+
+/// Lets `write` make a file under a temporary name beside `out`; `out` appears when that is whole and durable.
+///
+/// # Errors
+/// Any error of `write` or of the host; nothing is left then.
+pub fn write_new(
+    out: &Path,
+    like: Option<&Path>,
+    write: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let temporary = with_suffix(out, ".part");
     // A leftover of a run that was cut short holds nothing that anyone refers to.
     if temporary.symlink_metadata().is_ok() {
         std::fs::remove_file(&temporary)?;
     }
-    let file = Arc::new(
-        FileDevice::create_new(&temporary).with_context(|| format!("cannot write {}", out.display()))?,
-    );
-    share_as(image, &temporary)?;
-    let options = Options {
-        size: overlay.size(),
-        backing: Some(Backing { name: backing, format: format.into() }),
-        extensions: vec![Extension { kind: EXTENSION, data: identity(image)? }],
-    };
-    let result = fill(&file, &options, overlay).and_then(|()| {
+    let result = write(&temporary).and_then(|()| {
+        if let Some(image) = like {
+            share_as(image, &temporary)?;
+        }
+        std::fs::File::open(&temporary)?.sync_all()?;
         std::fs::rename(&temporary, out)?;
-        sync_folder(folder)?;
+        sync_folder(folder_of(out))?;
         Ok(())
     });
     if result.is_err() {
@@ -51,14 +69,17 @@ pub fn write_overlay(overlay: &Overlay, image: &Path, format: &str, out: &Path) 
     result
 }
 
-fn fill(file: &Arc<FileDevice>, options: &Options, overlay: &Overlay) -> anyhow::Result<()> {
+fn fill(file: &Arc<FileDevice>, options: &CreateOptions, overlay: &Overlay) -> anyhow::Result<()> {
     create(file.as_ref(), options)?;
-    let mut image = Qcow2::open(file.clone())?.value;
     // What lies around a changed page in its cluster comes from the disk that was examined.
-    image.set_backing(overlay.base().clone());
-    copy_changes(overlay, &image)?;
-    file.file().sync_all()?;
-    Ok(())
+    let options = Options {
+        format: Some("qcow2"),
+        mode: Mode::ReadWrite,
+        below: Some(overlay.base()),
+        ..Options::default()
+    };
+    let opened = image::open_device(file.clone(), None, &options, &DenyAll)?;
+    copy_changes(overlay, blockdev::writable(&opened.device)?)
 }
 
 /// Copies the changed ranges to another device of the same size.
@@ -66,6 +87,7 @@ fn copy_changes(overlay: &Overlay, to: &dyn BlockDeviceMut) -> anyhow::Result<()
     for range in overlay.changed() {
         copy_range(overlay, to, range)?;
     }
+    to.flush()?;
     Ok(())
 }
 
@@ -121,7 +143,6 @@ fn folder_of(path: &Path) -> &Path {
 
 /// The plain name when both lie in one folder, so that they can be moved together; else the absolute path.
 fn backing_name(image: &Path, folder: &Path) -> anyhow::Result<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt;
     let image = image.canonicalize()?;
     let folder = folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?;
     let name = match (image.parent(), image.file_name()) {
@@ -149,12 +170,48 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Writes the changed ranges of `overlay`, a view of the disk in `image`, into `image` itself.
 ///
-/// The old bytes of the file are kept in the journal beside it. `gate` decides on the files that it stands on.
+/// The old bytes of its files are kept in the journal beside it. `gate` decides on the files that it names.
 ///
 /// # Errors
-/// A journal is there already, the image cannot be written, or any error of the host; what was cut short is
-/// taken back by [`undo`].
+/// A journal is there already, the image is in use or cannot be written, or any error of the host; what was cut
+/// short is taken back by [`undo`].
 pub fn commit_in_place(overlay: &Overlay, image: &Path, format: &str, gate: &dyn Gate) -> anyhow::Result<()> {
+    refuse_second_journal(image)?;
+    let staging = Staging::for_commit();
+    stage(overlay, &staging, image, format, gate)?;
+    commit_staged(&staging, image)
+}
+
+/// Writes what was staged for the files of `image`, with the journal beside it.
+///
+/// # Errors
+/// As [`commit_in_place`].
+pub fn commit_staged(staging: &Staging, image: &Path) -> anyhow::Result<()> {
+    refuse_second_journal(image)?;
+    let path = journal_path(image);
+    let folder = folder_of(image);
+    let files = staging.files();
+    let names: Vec<Vec<u8>> =
+        files.iter().map(|file| backing_name(&file.path, folder)).collect::<anyhow::Result<_>>()?;
+    let targets = files
+        .iter()
+        .zip(&names)
+        .map(|(file, name)| {
+            let target = blockdev::writable(file.overlay.base())?;
+            Ok(Target { name, overlay: &file.overlay, file: target })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let journal_file = FileDevice::create_new(&path)?;
+    share_as(image, &path)?;
+    // The journal's name must be as durable as its bytes before the first byte of the image changes.
+    sync_folder(folder)?;
+    let result = journal::commit(&targets, &journal_file);
+    result.with_context(|| {
+        format!("the commit was cut short; `guestmend undo {}` takes it back", image.display())
+    })
+}
+
+fn refuse_second_journal(image: &Path) -> anyhow::Result<()> {
     let path = journal_path(image);
     if path.symlink_metadata().is_ok() {
         bail!(
@@ -164,56 +221,23 @@ pub fn commit_in_place(overlay: &Overlay, image: &Path, format: &str, gate: &dyn
             image.display()
         );
     }
-    let file: Device = Arc::new(
-        FileDevice::open_writable(image)
-            .with_context(|| format!("cannot open {} for writing", image.display()))?,
-    );
-    let staged = stage(overlay, &file, image, format, gate)?;
-    let journal_file = FileDevice::create_new(&path)?;
-    share_as(image, &path)?;
-    let result = journal::commit(&staged, blockdev::writable(&file)?, &journal_file);
-    sync_folder(folder_of(image))?;
-    result.with_context(|| {
-        format!("the commit was cut short; `guestmend undo {}` takes it back", image.display())
-    })
+    Ok(())
 }
 
-/// The container file as it will be, over the container file as it is.
+/// Applies the changed ranges of `overlay` to the image at `path`, over its files as they are in `staging`.
 ///
 /// # Errors
-/// The format cannot be written, or any error of the host.
+/// The image cannot be written, or any error of the host.
 pub fn stage(
     overlay: &Overlay,
-    file: &Device,
-    image: &Path,
+    staging: &Staging,
+    path: &Path,
     format: &str,
     gate: &dyn Gate,
-) -> anyhow::Result<Arc<Overlay>> {
-    let staged = Arc::new(Overlay::new(file.clone()));
-    match format {
-        "raw" => copy_changes(overlay, staged.as_ref())?,
-        "qcow2" => {
-            let mut opened = Qcow2::open(staged.clone())?.value;
-            if opened.backing_name().is_some() {
-                // Reading through the chain as it stands gives the bytes around a changed page.
-                opened.set_backing(backing_of(image, gate)?);
-            }
-            if opened.writable().is_none() {
-                bail!("{}: the image is marked dirty or corrupt and is not written", image.display());
-            }
-            copy_changes(overlay, &opened)?;
-        }
-        other => bail!("{}: {other} images cannot be written yet", image.display()),
-    }
-    Ok(staged)
-}
-
-/// What the image stands on, opened through the gate.
-fn backing_of(image: &Path, gate: &dyn Gate) -> anyhow::Result<Device> {
-    let chain = image::open(image, Some("qcow2"), image::Mode::ReadOnly, gate)?;
-    let below = chain.layers.get(1).context("the image names no backing file")?;
-    let opened = image::open(&below.path, Some(below.format), image::Mode::ReadOnly, gate)?;
-    Ok(opened.device)
+) -> anyhow::Result<()> {
+    let options = Options { format: Some(format), staging: Some(staging), ..Options::default() };
+    let opened = image::open(path, &options, gate)?;
+    copy_changes(overlay, blockdev::writable(&opened.device)?)
 }
 
 /// Writes what the overlay file at `path` holds into the image below it, and removes the overlay.
@@ -221,24 +245,30 @@ fn backing_of(image: &Path, gate: &dyn Gate) -> anyhow::Result<Device> {
 /// # Errors
 /// The file is no overlay, the image below changed since it was made, or as [`commit_in_place`].
 pub fn commit_overlay(path: &Path, gate: &dyn Gate) -> anyhow::Result<PathBuf> {
-    let opened = image::open(path, Some("qcow2"), image::Mode::ReadOnly, gate)?;
-    let [leaf, base, ..] = opened.layers.as_slice() else {
+    let opened = image::open(path, &Options { format: Some("qcow2"), ..Options::default() }, gate)?;
+    let [leaf, base, ..] = opened.chain.as_slice() else {
         bail!("{} stands on no other image", path.display());
     };
-    let qcow2 = leaf.qcow2.as_ref().context("not a qcow2 overlay")?;
-    if let Some(recorded) = qcow2.header().extension(EXTENSION)
-        && recorded != identity(&base.path)?
+    let base_path = base.path.clone().context("the image below has no name")?;
+    let header = Header::read(&FileDevice::open(path)?)?.value;
+    if let Some(recorded) = header.extension(EXTENSION)
+        && recorded != identity(&base_path)?
     {
-        bail!("{} changed after {} was made from it; run `fix` again", base.path.display(), path.display());
+        bail!("{} changed after {} was made from it; run `fix` again", base_path.display(), path.display());
     }
-    let base_device = image::open(&base.path, Some(base.format), image::Mode::ReadOnly, gate)?.device;
-    let changes = Overlay::new(base_device);
-    for range in qcow2.allocated()? {
-        let range = range.start..range.end.min(changes.size());
-        copy_range(opened.device.as_ref(), &changes, range)?;
+    let below = base.disk.clone().context("the image below is not open")?;
+    let own = leaf.disk.as_ref().context("the overlay is not open")?;
+    let changes = Overlay::new(below);
+    let mut at = 0;
+    while at < own.size() {
+        let run = own.own_run_at(at)?;
+        let end = at.saturating_add(run.length);
+        if run.content != OwnContent::Absent {
+            copy_range(own.as_ref(), &changes, at..end.min(changes.size()))?;
+        }
+        at = end;
     }
-    let (base_path, format) = (base.path.clone(), base.format);
-    commit_in_place(&changes, &base_path, format, gate)?;
+    commit_in_place(&changes, &base_path, base.format, gate)?;
     std::fs::remove_file(path)?;
     Ok(base_path)
 }
@@ -248,9 +278,9 @@ pub fn commit_overlay(path: &Path, gate: &dyn Gate) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// The file is no overlay of `fix`, or any error of the host.
 pub fn discard(path: &Path) -> anyhow::Result<()> {
-    let file = FileDevice::open(path)?;
-    let opened = Qcow2::open(Arc::new(file)).with_context(|| format!("{} is no overlay", path.display()))?;
-    if opened.value.header().extension(EXTENSION).is_none() {
+    let header = Header::read(&FileDevice::open(path)?);
+    let header = header.with_context(|| format!("{} is no overlay", path.display()))?.value;
+    if header.extension(EXTENSION).is_none() {
         bail!("{} was not made by `guestmend fix` and is not deleted", path.display());
     }
     std::fs::remove_file(path)?;
@@ -271,8 +301,8 @@ pub enum Undone {
 /// Takes back the last commit into `image`, whether it is whole or was cut short, and removes the journal.
 ///
 /// # Errors
-/// There is no journal, the image changed after the commit, or any error of the host.
-pub fn undo(image: &Path) -> anyhow::Result<Undone> {
+/// There is no journal, the image is in use or changed after the commit, or any error of the host.
+pub fn undo(image: &Path, gate: &dyn Gate) -> anyhow::Result<Undone> {
     let path = journal_path(image);
     let journal_file =
         FileDevice::open(&path).with_context(|| format!("no commit to undo: {}", path.display()))?;
@@ -282,15 +312,34 @@ pub fn undo(image: &Path) -> anyhow::Result<Undone> {
         State::Sealed => Undone::Commit,
     };
     if undone != Undone::Nothing {
-        let file = FileDevice::open_writable(image)?;
-        let size = journal::undo(&file, &journal_file)?;
-        // A block device keeps its length; a file loses what the commit appended.
-        if file.file().metadata()?.is_file() {
-            file.file().set_len(size)?;
-            file.file().sync_all()?;
-        }
+        take_back(image, &journal_file, gate)?;
     }
     std::fs::remove_file(&path)?;
     sync_folder(folder_of(image))?;
     Ok(undone)
+}
+
+/// Puts the old bytes back into every file of the image. The first is the image itself; the others go through the
+/// gate, for whoever can write into the folder can write a journal.
+fn take_back(image: &Path, journal_file: &FileDevice, gate: &dyn Gate) -> anyhow::Result<()> {
+    let known = journal::files(journal_file)?;
+    let open =
+        || FileDevice::open_writable(image).with_context(|| format!("cannot open {}", image.display()));
+    let mut files = vec![open()?];
+    for file in known.iter().skip(1) {
+        let name = OsStr::from_bytes(&file.name);
+        let request = Request { role: Role::Extent, name, image, top: image, for_writing: true };
+        let opened = gate.open(&request).with_context(|| format!("cannot open {}", name.display()))?;
+        files.push(opened.file);
+    }
+    let targets: Vec<&dyn BlockDeviceMut> = files.iter().map(|file| file as &dyn BlockDeviceMut).collect();
+    journal::undo(&targets, journal_file)?;
+    for (file, known) in files.iter().zip(&known) {
+        // A block device keeps its length; a file loses what the commit appended.
+        if file.file().metadata()?.is_file() {
+            file.file().set_len(known.old_size)?;
+            file.file().sync_all()?;
+        }
+    }
+    Ok(())
 }

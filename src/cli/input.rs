@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
 use blockdev::{Counter, Device};
-use image::{FolderGate, Image, Mode};
+use image::{FolderGate, Image, Options};
 
 use crate::cli::args::Common;
 
@@ -19,7 +18,7 @@ pub(crate) struct Disks {
 impl Disks {
     /// Opens every image read-only.
     pub(crate) fn open(common: &Common, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let images = paths.iter().map(|path| open(common, path, Mode::ReadOnly)).collect::<Result<_, _>>()?;
+        let images = paths.iter().map(|path| open(common, path)).collect::<Result<_, _>>()?;
         Ok(Self { paths: paths.to_vec(), images })
     }
 
@@ -38,11 +37,15 @@ impl Disks {
     }
 }
 
-/// Opens one image with the gate that the common arguments ask for.
-pub(crate) fn open(common: &Common, path: &Path, mode: Mode) -> anyhow::Result<Image> {
-    let gate = common.allow_path.iter().fold(FolderGate::new(), |gate, folder| gate.allow_path(folder));
-    let mut image = image::open(path, common.format.as_deref(), mode, &gate)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+/// The gate that the common arguments ask for.
+pub(crate) fn gate(common: &Common) -> FolderGate {
+    common.allow_path.iter().fold(FolderGate::new(), FolderGate::allow_path)
+}
+
+/// Opens one image read-only with the gate that the common arguments ask for.
+pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
+    let options = Options { format: common.format.as_deref(), ..Options::default() };
+    let mut image = image::open(path, &options, &gate(common))?;
     // For measuring what a command reads; see docs/architecture.md.
     if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
         image.device = Arc::new(CountOnDrop(Counter::new(image.device)));

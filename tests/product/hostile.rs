@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use blockdev::{BlockDevice, BlockDeviceMut, Device, Overlay};
 use guestmend::examine;
 use guestmend::machine::Machine;
-use image::{FolderGate, Mode};
+use image::{FolderGate, Options};
 
 /// Where the samples keep what is read first, in bytes of the disk.
 const PLACES: [(u64, u64); 8] = [
@@ -32,7 +32,7 @@ fn no_damage_panics_or_hangs() {
     };
     for name in ["centos7-vda.qcow2", "centos7-vda-ext4.qcow2"] {
         let opened =
-            image::open(&crate::support::sample(name), None, Mode::ReadOnly, &FolderGate::new()).unwrap();
+            image::open(&crate::support::sample(name), &Options::default(), &FolderGate::new()).unwrap();
         let mut still_found = 0;
         for round in 0..400 {
             let disk = Overlay::new(opened.device.clone());
@@ -63,7 +63,7 @@ fn every_short_cut_of_an_image_ends() {
     let path = folder.path().join("cut.qcow2");
     for length in (0..whole.len()).step_by(9001) {
         std::fs::write(&path, &whole[..length]).unwrap();
-        let Ok(opened) = image::open(&path, None, Mode::ReadOnly, &FolderGate::new()) else { continue };
+        let Ok(opened) = image::open(&path, &Options::default(), &FolderGate::new()) else { continue };
         examine(&[opened.device], &[Machine::as_is()]);
     }
 }

@@ -7,7 +7,7 @@ use filesystem::Timestamp;
 use filesystem::path::resolve;
 use guestmend::machine::Machine;
 use guestmend::{Wanted, examine, mend};
-use image::{FolderGate, Mode};
+use image::{FolderGate, Options};
 use repair::Applicability;
 
 const BOOT: &str = "6f1c77a0-0b2d-4c3e-9a51-0c7de1000001";
@@ -18,8 +18,7 @@ const ROOT: &str = "/dev/mapper/centos-root / ext4 defaults 0 0\n";
 fn guest(fstab: &str) -> Device {
     let opened = image::open(
         &crate::support::sample("centos7-vda-ext4.qcow2"),
-        None,
-        Mode::ReadOnly,
+        &Options::default(),
         &FolderGate::new(),
     )
     .unwrap();

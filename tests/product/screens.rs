@@ -52,15 +52,15 @@ fn what_is_no_image_is_one_clear_line_and_exit_2() {
     };
     let cases = [
         (folder.path().join("missing").to_str().unwrap().to_owned(), "No such file"),
-        (file("empty.qcow2", b""), "the file is empty"),
-        (file("text.qcow2", b"hello"), "no disk image"),
+        (file("empty.qcow2", b""), "is empty (0 bytes)"),
+        (file("text.qcow2", b"hello"), "is not a disk image"),
         (file("header.qcow2", &whole[..600]), "qcow2 header"),
         (folder.path().to_str().unwrap().to_owned(), "a directory"),
     ];
     for (path, expected) in &cases {
         let (code, out, err) = run(&["check", path]);
         assert_eq!((code, out.as_str()), (2, ""), "{path}: {err}");
-        assert!(err.starts_with("guestmend: cannot open") && err.contains(expected), "{path}: {err}");
+        assert!(err.starts_with("guestmend: ") && err.contains(path) && err.contains(expected), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
     // Without its tail the image opens; that no system can be told from it is not a clean result.

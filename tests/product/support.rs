@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Device};
-use image::{FolderGate, Mode};
+use image::{FolderGate, Options};
 use storage::Storage;
 
 /// A sample that ships with the project.
@@ -53,7 +53,7 @@ pub(crate) fn judge(program: &str, arguments: &[&str]) -> (i32, String) {
 
 /// The storage of an image.
 pub(crate) fn discover(path: &Path) -> Storage {
-    let image = image::open(path, None, Mode::ReadOnly, &FolderGate::new()).unwrap();
+    let image = image::open(path, &Options::default(), &FolderGate::new()).unwrap();
     storage::discover(&[image.device])
 }
 

@@ -6,7 +6,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{BlockDevice, BlockDeviceMut, check_range};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use crate::{BlockDevice, BlockDeviceMut, Extent, ExtentKind, check_range, lock};
 
 /// `O_NONBLOCK` on Linux: opening a FIFO must not wait for a writer before we can see that it is one.
 const O_NONBLOCK: i32 = 0o4000;
@@ -33,10 +36,12 @@ impl FileDevice {
         Self::with_options(path, OpenOptions::new().read(true), false)
     }
 
-    /// Opens `path` for reading and writing.
+    /// Opens `path` for reading and writing, locked against other writers as QEMU does it: a running machine
+    /// makes this fail, and this makes QEMU fail, until the device is dropped.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open); [`io::ErrorKind::ResourceBusy`] while somebody else writes, or reads in a way that
+    /// suffers no writer.
     pub fn open_writable(path: &Path) -> io::Result<Self> {
         Self::with_options(path, OpenOptions::new().read(true).write(true), true)
     }
@@ -62,7 +67,18 @@ impl FileDevice {
             let what = if kind.is_dir() { "a directory" } else { "not a regular file or block device" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
+        if writable {
+            lock::for_writing(&file)?;
+        }
         Ok(Self { file, path: path.to_owned(), size: AtomicU64::new(size), writable })
+    }
+
+    /// Whether somebody else, such as a running machine, holds this file open for writing.
+    ///
+    /// # Errors
+    /// Any error of the host, such as a file system without locks.
+    pub fn is_being_written(&self) -> io::Result<bool> {
+        lock::is_being_written(&self.file)
     }
 
     /// The path this file was opened by.
@@ -91,6 +107,25 @@ impl BlockDevice for FileDevice {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(self.size(), offset, buf.len() as u64)?;
         self.file.read_exact_at(buf, offset)
+    }
+
+    fn extent_at(&self, offset: u64) -> io::Result<Extent> {
+        let size = self.size();
+        check_range(size, offset, 1)?;
+        let data = Extent { length: size - offset, kind: ExtentKind::Data };
+        let Ok(start) = i64::try_from(offset) else { return Ok(data) };
+        // Moves the cursor, which nothing here uses. Where holes are not known, all is data.
+        let (kind, end) = match lseek(&self.file, start, Whence::SeekData) {
+            Ok(found) if found > start => (ExtentKind::Zero, found as u64),
+            Ok(_) => match lseek(&self.file, start, Whence::SeekHole) {
+                Ok(hole) if hole > start => (ExtentKind::Data, hole as u64),
+                _ => return Ok(data),
+            },
+            // No data up to the end.
+            Err(Errno::ENXIO) => (ExtentKind::Zero, size),
+            Err(_) => return Ok(data),
+        };
+        Ok(Extent { length: end.min(size) - offset, kind })
     }
 
     fn writable(&self) -> Option<&dyn BlockDeviceMut> {
@@ -140,6 +175,22 @@ mod tests {
         assert_eq!(buf, [7; 4]);
         assert_eq!(device.read_exact_at(&mut buf, 1021).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert!(device.read_exact_at(&mut buf, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn holes_are_known_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = FileDevice::create_new(&folder.path().join("sparse")).unwrap();
+        device.grow(3 << 20).unwrap();
+        device.write_all_at(&[7; 4096], 1 << 20).unwrap();
+        let extents = [0, 1 << 20, 2 << 20].map(|offset| device.extent_at(offset).unwrap());
+        // A file system may know no holes; then all is data.
+        if extents[0].kind == ExtentKind::Zero {
+            assert_eq!(extents[0].length, 1 << 20);
+            assert_eq!(extents[1].kind, ExtentKind::Data);
+            assert_eq!(extents[2], Extent { length: 1 << 20, kind: ExtentKind::Zero });
+        }
+        assert!(device.extent_at(3 << 20).is_err());
     }
 
     #[test]

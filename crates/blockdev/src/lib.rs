@@ -7,6 +7,7 @@
 mod concat;
 mod counter;
 mod file;
+mod lock;
 mod memory;
 mod overlay;
 mod power_cut;

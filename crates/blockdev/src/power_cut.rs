@@ -19,6 +19,9 @@ pub enum Survivors {
     None,
     /// The first, third, fifth…; the cut write itself is torn: of its sectors, the first half arrives.
     EveryOther,
+    /// The second, fourth, sixth…; the cut write itself is lost. Catches a pointer that overtakes what it
+    /// points to.
+    TheOthers,
 }
 
 /// What several devices hang on.
@@ -69,9 +72,13 @@ impl Power {
         if !state.is_cut {
             state.is_cut = true;
             for (number, write) in std::mem::take(&mut state.pending).iter().enumerate() {
-                if self.survivors == Survivors::All
-                    || self.survivors == Survivors::EveryOther && number % 2 == 0
-                {
+                let survives = match self.survivors {
+                    Survivors::All => true,
+                    Survivors::None => false,
+                    Survivors::EveryOther => number % 2 == 0,
+                    Survivors::TheOthers => number % 2 == 1,
+                };
+                if survives {
                     arrive(&write.to, write.offset, &write.bytes)?;
                 }
             }
@@ -220,6 +227,7 @@ mod tests {
         assert_eq!(after(4, Survivors::All), [1, 2, 3, 0]);
         assert_eq!(after(4, Survivors::EveryOther), [1, 2, 0, 0]);
         assert_eq!(after(4, Survivors::None), [1, 0, 0, 0]);
+        assert_eq!(after(4, Survivors::TheOthers), [1, 0, 3, 0]);
     }
 
     #[test]

@@ -1,16 +1,47 @@
 //! Disk images as block devices.
 //!
-//! [`open`] guesses the format from the file's first bytes unless it is told, opens the backing chain through
-//! the caller's [`Gate`], and never writes unless asked to. An image is hostile input: nothing it names is
-//! opened that the gate does not allow, nothing is allocated for a length it merely claims.
+//! [`open`] turns a file into the disk that it holds, with a description of every layer it is made of.
+//! Formats are recognised by content unless the caller names one. Files that an image names (a backing file,
+//! an external data file) are opened only through the caller's [`Gate`].
+
 #![cfg_attr(
     not(test),
     warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::as_conversions)
 )]
 
+mod cache;
+mod create;
+mod error;
+mod format;
 mod gate;
+mod layer;
 mod open;
+mod problems;
 pub mod qcow2;
+mod raw;
+mod report;
+mod staging;
 
-pub use gate::{DenyAll, FolderGate, Gate, Refused, Request};
-pub use open::{Error, Image, Layer, Mode, open, probe};
+pub use create::{NewImage, create};
+pub use error::{Error, Result};
+pub use format::{Head, ImageFormat};
+pub use gate::{Allowed, DenyAll, FolderGate, Gate, Refusal, Request, Role};
+pub use layer::{Layer, LayerDisk, OwnContent, OwnRun, ParentLink, Snapshot};
+pub use open::{Image, Mode, Options, chain, check, open, open_device};
+pub use report::{Patch, Problem, Repair, Report, Severity};
+pub use staging::{StagedFile, Staging};
+
+/// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
+pub static FORMATS: &[&ImageFormat] = &[&qcow2::FORMAT, &raw::FORMAT];
+
+/// The format with this name, ours or QEMU's.
+///
+/// # Errors
+/// [`Error::UnknownFormat`], which lists the names that exist.
+pub fn format_named(name: &str) -> Result<&'static ImageFormat> {
+    FORMATS
+        .iter()
+        .copied()
+        .find(|format| format.name == name || format.qemu_name == name)
+        .ok_or_else(|| Error::UnknownFormat { name: name.to_owned() })
+}

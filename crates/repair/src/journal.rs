@@ -5,8 +5,9 @@
 //! damaged was cut before the image was touched: the image is old. A journal without seal was cut while the
 //! image changed: [`recover`] puts the old bytes back. A sealed journal stays, for [`undo`].
 //!
-//! Layout, little-endian: a header of 4096 bytes, the records one behind the other (offset, length, CRC-32C of
-//! the new bytes, the old bytes), and in the last 512 bytes the seal.
+//! Layout, little-endian: a header of 4096 bytes, the table of files, the records one behind the other (file,
+//! offset, length, CRC-32C of the new bytes, the old bytes), and in the last 512 bytes the seal. One journal
+//! covers every file of an image: a disk may be cut into extents.
 
 use std::io;
 
@@ -16,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 16] = *b"guestmend undo\r\n";
 const SEALED: [u8; 16] = *b"guestmend sealed";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_SIZE: u64 = 4096;
 const SEAL_SIZE: u64 = 512;
 /// The largest range of one record, in bytes; longer changes become several records.
@@ -28,35 +29,50 @@ const MAX_RECORD: u64 = 1 << 20;
 struct RawHeader {
     /// 0x00 "guestmend undo\r\n".
     magic: [u8; 16],
-    /// 0x10 1.
+    /// 0x10 2.
     version: le::U32,
     /// 0x14 CRC-32C of the header with this field zero.
     header_crc: le::U32,
-    /// 0x18 length of the image before the commit, in bytes.
-    old_size: le::U64,
-    /// 0x20 length of the image after the commit, in bytes.
-    new_size: le::U64,
+    /// 0x18 number of files.
+    files: le::U64,
+    /// 0x20 bytes of the table of files.
+    files_size: le::U64,
     /// 0x28 number of records.
     records: le::U64,
-    /// 0x30 bytes of all records.
-    records_size: le::U64,
-    /// 0x38 CRC-32C of all records.
-    records_crc: le::U32,
+    /// 0x30 bytes of the table of files and of all records.
+    body_size: le::U64,
+    /// 0x38 CRC-32C of those.
+    body_crc: le::U32,
 }
 const _: () = assert!(size_of::<RawHeader>() == 60);
+
+/// The fixed part of an entry of the table of files as stored; the name follows.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawFile {
+    /// 0x00 length of the file before the commit, in bytes.
+    old_size: le::U64,
+    /// 0x08 length of the file after the commit, in bytes.
+    new_size: le::U64,
+    /// 0x10 bytes in the name.
+    name_length: le::U32,
+}
+const _: () = assert!(size_of::<RawFile>() == 20);
 
 /// The fixed part of a record as stored; the old bytes follow.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawRecord {
-    /// 0x00 first byte in the image.
-    offset: le::U64,
-    /// 0x08 bytes.
+    /// 0x00 number of the file in the table, from 0.
+    file: le::U32,
+    /// 0x04 bytes.
     length: le::U32,
-    /// 0x0c CRC-32C of the bytes that the commit writes.
+    /// 0x08 first byte in the file.
+    offset: le::U64,
+    /// 0x10 CRC-32C of the bytes that the commit writes.
     new_crc: le::U32,
 }
-const _: () = assert!(size_of::<RawRecord>() == 16);
+const _: () = assert!(size_of::<RawRecord>() == 20);
 
 /// What a journal says of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,42 +92,91 @@ pub enum JournalError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The image is not as the commit left it.
-    #[error("the image changed after the commit (at byte {0}); undoing would destroy what was written since")]
-    Changed(u64),
+    #[error(
+        "the image changed after the commit (at byte {offset} of {}); undoing would destroy what was written since",
+        .name.escape_ascii()
+    )]
+    Changed {
+        /// The file, as the journal names it.
+        name: Vec<u8>,
+        /// The first byte that differs, or the shorter length.
+        offset: u64,
+    },
     /// The journal is damaged or was never finished.
     #[error("the journal is not complete; the image was not touched")]
     Incomplete,
+    /// The caller has other files than the journal.
+    #[error("the journal is of {0} files")]
+    OtherFiles(usize),
 }
 
-/// Writes what `overlay` changes into `image`, with the old bytes kept in `journal` first.
+/// One file of a commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// What [`files`] tells about it later: a path relative to the journal's folder.
+    pub name: &'a [u8],
+    /// What the file is to hold.
+    pub overlay: &'a Overlay,
+    /// The device below the overlay, open for writing.
+    pub file: &'a dyn BlockDeviceMut,
+}
+
+/// A file that a journal speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalFile {
+    /// A path relative to the journal's folder.
+    pub name: Vec<u8>,
+    /// Length before the commit, in bytes: what the caller cuts the file to after taking a commit back.
+    pub old_size: u64,
+    /// Length after the commit, in bytes.
+    pub new_size: u64,
+}
+
+/// Writes what the overlays change into their files, with the old bytes kept in `journal` first.
 ///
-/// `image` is the device below the overlay, opened for writing; `journal` is empty and growable.
+/// `journal` is empty and growable.
 ///
 /// # Errors
-/// Any error of the devices. The journal then says what the image is: [`state`], [`recover`].
-pub fn commit(overlay: &Overlay, image: &dyn BlockDeviceMut, journal: &dyn BlockDeviceMut) -> io::Result<()> {
-    let old_size = image.size();
-    let ranges = pieces(overlay);
+/// Any error of the devices. The journal then says what the files are: [`state`], [`recover`].
+pub fn commit(targets: &[Target<'_>], journal: &dyn BlockDeviceMut) -> io::Result<()> {
+    let mut table = Vec::new();
     let mut records = Vec::new();
-    for (offset, length) in &ranges {
-        let new = read(overlay, *offset, *length)?;
-        // Bytes past the old end have no old value: undoing cuts them off.
-        let old_length = old_size.saturating_sub(*offset).min(*length);
-        let old = if old_length == 0 { Vec::new() } else { read(image, *offset, old_length)? };
-        let raw = RawRecord {
-            offset: (*offset).into(),
-            length: u32::try_from(old_length).map_err(io::Error::other)?.into(),
-            new_crc: crc32c(new.get(..old.len()).unwrap_or_default()).into(),
+    let mut count = 0;
+    for (number, target) in targets.iter().enumerate() {
+        let old_size = target.file.size();
+        let raw = RawFile {
+            old_size: old_size.into(),
+            new_size: target.overlay.size().into(),
+            name_length: u32::try_from(target.name.len()).map_err(io::Error::other)?.into(),
         };
-        records.extend_from_slice(raw.as_bytes());
-        records.extend_from_slice(&old);
+        table.extend_from_slice(raw.as_bytes());
+        table.extend_from_slice(target.name);
+        for (offset, length) in pieces(target.overlay) {
+            let new = read(target.overlay, offset, length)?;
+            // Bytes past the old end have no old value: undoing cuts them off.
+            let old_length = old_size.saturating_sub(offset).min(length);
+            let old = if old_length == 0 { Vec::new() } else { read(target.file, offset, old_length)? };
+            let raw = RawRecord {
+                file: u32::try_from(number).map_err(io::Error::other)?.into(),
+                length: u32::try_from(old_length).map_err(io::Error::other)?.into(),
+                offset: offset.into(),
+                new_crc: crc32c(new.get(..old.len()).unwrap_or_default()).into(),
+            };
+            records.extend_from_slice(raw.as_bytes());
+            records.extend_from_slice(&old);
+            count += 1;
+        }
     }
-    write_journal(journal, old_size, overlay.size(), ranges.len() as u64, &records)?;
-    image.grow(overlay.size())?;
-    for (offset, length) in &ranges {
-        image.write_all_at(&read(overlay, *offset, *length)?, *offset)?;
+    let files_size = table.len() as u64;
+    table.append(&mut records);
+    write_journal(journal, targets.len() as u64, files_size, count, &table)?;
+    for target in targets {
+        target.file.grow(target.overlay.size())?;
+        for (offset, length) in pieces(target.overlay) {
+            target.file.write_all_at(&read(target.overlay, offset, length)?, offset)?;
+        }
+        target.file.flush()?;
     }
-    image.flush()?;
     journal.write_all_at(&SEALED, journal.size() - SEAL_SIZE)?;
     journal.flush()
 }
@@ -132,24 +197,24 @@ fn pieces(overlay: &Overlay) -> Vec<(u64, u64)> {
 
 fn write_journal(
     journal: &dyn BlockDeviceMut,
-    old_size: u64,
-    new_size: u64,
-    count: u64,
-    records: &[u8],
+    files: u64,
+    files_size: u64,
+    records: u64,
+    body: &[u8],
 ) -> io::Result<()> {
     let mut header = RawHeader {
         magic: MAGIC,
         version: VERSION.into(),
         header_crc: 0.into(),
-        old_size: old_size.into(),
-        new_size: new_size.into(),
-        records: count.into(),
-        records_size: (records.len() as u64).into(),
-        records_crc: crc32c(records).into(),
+        files: files.into(),
+        files_size: files_size.into(),
+        records: records.into(),
+        body_size: (body.len() as u64).into(),
+        body_crc: crc32c(body).into(),
     };
     header.header_crc = crc32c(header.as_bytes()).into();
-    journal.grow(HEADER_SIZE + (records.len() as u64).next_multiple_of(SEAL_SIZE) + SEAL_SIZE)?;
-    journal.write_all_at(records, HEADER_SIZE)?;
+    journal.grow(HEADER_SIZE + (body.len() as u64).next_multiple_of(SEAL_SIZE) + SEAL_SIZE)?;
+    journal.write_all_at(body, HEADER_SIZE)?;
     journal.write_all_at(header.as_bytes(), 0)?;
     journal.flush()
 }
@@ -166,43 +231,46 @@ pub fn state(journal: &dyn BlockDevice) -> Result<State, JournalError> {
     }
 }
 
+/// The files that a whole journal speaks of, in the order in which [`undo`] and [`recover`] want them.
+///
+/// # Errors
+/// [`JournalError::Incomplete`]; any error of the device.
+pub fn files(journal: &dyn BlockDevice) -> Result<Vec<JournalFile>, JournalError> {
+    Ok(open(journal)?.files)
+}
+
 /// Finishes what a cut commit left behind: puts the old bytes back unless the journal is sealed or incomplete.
 /// Returns the state that was found. Running it again does no harm.
 ///
 /// # Errors
-/// Any error of the devices.
-pub fn recover(image: &dyn BlockDeviceMut, journal: &dyn BlockDevice) -> Result<(State, u64), JournalError> {
+/// Any error of the devices; [`JournalError::OtherFiles`].
+pub fn recover(targets: &[&dyn BlockDeviceMut], journal: &dyn BlockDevice) -> Result<State, JournalError> {
     match open(journal) {
-        Ok(opened) if opened.is_sealed => Ok((State::Sealed, opened.header.new_size.get())),
-        Ok(opened) => Ok((State::Prepared, opened.restore(image)?)),
-        Err(JournalError::Incomplete) => Ok((State::Incomplete, image.size())),
+        Ok(opened) if opened.is_sealed => Ok(State::Sealed),
+        Ok(opened) => {
+            opened.restore(targets)?;
+            Ok(State::Prepared)
+        }
+        Err(JournalError::Incomplete) => Ok(State::Incomplete),
         Err(error) => Err(error),
     }
 }
 
-/// Takes a sealed commit back; returns the length in bytes that the image had before, to which the caller
-/// truncates it.
+/// Takes a commit back, sealed or cut. The caller then cuts each file to its [`old_size`](JournalFile::old_size).
 ///
 /// # Errors
-/// [`JournalError::Changed`] when the image is not as the commit left it; nothing is written then.
-pub fn undo(image: &dyn BlockDeviceMut, journal: &dyn BlockDevice) -> Result<u64, JournalError> {
+/// [`JournalError::Changed`] when a file is not as the whole commit left it; nothing is written then.
+pub fn undo(targets: &[&dyn BlockDeviceMut], journal: &dyn BlockDevice) -> Result<(), JournalError> {
     let opened = open(journal)?;
     if opened.is_sealed {
-        if image.size() != opened.header.new_size.get() {
-            return Err(JournalError::Changed(opened.header.new_size.get().min(image.size())));
-        }
-        for (raw, _) in opened.records().filter(|(_, old)| !old.is_empty()) {
-            let now = read(image, raw.offset.get(), raw.length.get().into())?;
-            if crc32c(&now) != raw.new_crc.get() {
-                return Err(JournalError::Changed(raw.offset.get()));
-            }
-        }
+        opened.check(targets)?;
     }
-    opened.restore(image)
+    opened.restore(targets)
 }
 
 struct Opened {
-    header: RawHeader,
+    files: Vec<JournalFile>,
+    /// The records.
     bytes: Vec<u8>,
     is_sealed: bool,
 }
@@ -218,16 +286,30 @@ fn open(journal: &dyn BlockDevice) -> Result<Opened, JournalError> {
     if header.magic != MAGIC || header.version.get() != VERSION || crc32c(header.as_bytes()) != stored {
         return Err(JournalError::Incomplete);
     }
-    let size = header.records_size.get();
-    if size > journal.size() - HEADER_SIZE - SEAL_SIZE {
+    let size = header.body_size.get();
+    if size > journal.size() - HEADER_SIZE - SEAL_SIZE || header.files_size.get() > size {
         return Err(JournalError::Incomplete);
     }
-    let bytes = read(journal, HEADER_SIZE, size)?;
-    if crc32c(&bytes) != header.records_crc.get() {
+    let mut table = read(journal, HEADER_SIZE, size)?;
+    if crc32c(&table) != header.body_crc.get() {
         return Err(JournalError::Incomplete);
     }
     let seal = read(journal, journal.size() - SEAL_SIZE, SEALED.len() as u64)?;
-    Ok(Opened { header, bytes, is_sealed: seal == SEALED })
+    let bytes = table.split_off(usize::try_from(header.files_size.get()).map_err(io::Error::other)?);
+    Ok(Opened { files: decode_files(&table), bytes, is_sealed: seal == SEALED })
+}
+
+/// The checksum vouches for the lengths; a wrong one ends the list.
+fn decode_files(table: &[u8]) -> Vec<JournalFile> {
+    let mut rest = table;
+    std::iter::from_fn(move || {
+        let (raw, behind) = RawFile::read_from_prefix(rest).ok()?;
+        let (name, after) = behind.split_at_checked(usize::try_from(raw.name_length.get()).ok()?)?;
+        rest = after;
+        let (old_size, new_size) = (raw.old_size.get(), raw.new_size.get());
+        Some(JournalFile { name: name.to_vec(), old_size, new_size })
+    })
+    .collect()
 }
 
 impl Opened {
@@ -236,19 +318,51 @@ impl Opened {
         let mut rest = self.bytes.as_slice();
         std::iter::from_fn(move || {
             let (raw, behind) = RawRecord::read_from_prefix(rest).ok()?;
-            let length = usize::try_from(raw.length.get()).ok()?;
-            let old = behind.get(..length)?;
-            rest = behind.get(length..)?;
+            let (old, after) = behind.split_at_checked(usize::try_from(raw.length.get()).ok()?)?;
+            rest = after;
             Some((raw, old))
         })
     }
 
-    fn restore(&self, image: &dyn BlockDeviceMut) -> Result<u64, JournalError> {
-        for (raw, old) in self.records().filter(|(_, old)| !old.is_empty()) {
-            image.write_all_at(old, raw.offset.get())?;
+    /// The file that a record is of.
+    fn target<'t>(
+        &self,
+        targets: &[&'t dyn BlockDeviceMut],
+        raw: &RawRecord,
+    ) -> Result<&'t dyn BlockDeviceMut, JournalError> {
+        let number = usize::try_from(raw.file.get()).unwrap_or(usize::MAX);
+        targets.get(number).copied().ok_or(JournalError::OtherFiles(self.files.len()))
+    }
+
+    /// Whether every file is as the commit left it.
+    fn check(&self, targets: &[&dyn BlockDeviceMut]) -> Result<(), JournalError> {
+        let changed = |number: usize, offset| {
+            let name = self.files.get(number).map(|file| file.name.clone()).unwrap_or_default();
+            Err(JournalError::Changed { name, offset })
+        };
+        for (number, (file, target)) in self.files.iter().zip(targets).enumerate() {
+            if target.size() != file.new_size {
+                return changed(number, file.new_size.min(target.size()));
+            }
         }
-        image.flush()?;
-        Ok(self.header.old_size.get())
+        for (raw, _) in self.records().filter(|(_, old)| !old.is_empty()) {
+            let now = read(self.target(targets, &raw)?, raw.offset.get(), raw.length.get().into())?;
+            if crc32c(&now) != raw.new_crc.get() {
+                return changed(usize::try_from(raw.file.get()).unwrap_or(usize::MAX), raw.offset.get());
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&self, targets: &[&dyn BlockDeviceMut]) -> Result<(), JournalError> {
+        if targets.len() != self.files.len() {
+            return Err(JournalError::OtherFiles(self.files.len()));
+        }
+        for (raw, old) in self.records().filter(|(_, old)| !old.is_empty()) {
+            self.target(targets, &raw)?.write_all_at(old, raw.offset.get())?;
+        }
+        targets.iter().try_for_each(|target| target.flush())?;
+        Ok(())
     }
 }
 
@@ -263,7 +377,7 @@ fn read(device: &dyn BlockDevice, offset: u64, length: u64) -> io::Result<Vec<u8
 mod tests {
     use std::sync::Arc;
 
-    use blockdev::{Device, MemoryDevice, Power, PowerCut, Survivors};
+    use blockdev::{Device, MemoryDevice, Power, PowerCut, Survivors, writable};
 
     use super::*;
 
@@ -289,47 +403,79 @@ mod tests {
         read(&overlay, 0, overlay.size()).unwrap()
     }
 
+    /// Commits the same change to both files.
+    fn commit_both(files: [&Device; 2], journal: &dyn BlockDeviceMut) -> io::Result<()> {
+        let overlays = files.map(change);
+        let [a, b] = [0, 1].map(|n| Target {
+            name: [b"a".as_slice(), b"b"][n],
+            overlay: &overlays[n],
+            file: writable(files[n]).unwrap(),
+        });
+        commit(&[a, b], journal)
+    }
+
+    fn committed() -> ([Arc<MemoryDevice>; 2], MemoryDevice) {
+        let images = [0, 1].map(|_| Arc::new(MemoryDevice::new(old())));
+        let journal = MemoryDevice::new(Vec::new());
+        let [a, b] = images.clone().map(|image| image as Device);
+        commit_both([&a, &b], &journal).unwrap();
+        (images, journal)
+    }
+
+    fn targets(images: &[Arc<MemoryDevice>; 2]) -> [&dyn BlockDeviceMut; 2] {
+        [images[0].as_ref(), images[1].as_ref()]
+    }
+
     #[test]
     fn commit_and_undo() {
-        let image = Arc::new(MemoryDevice::new(old()));
-        let journal = MemoryDevice::new(Vec::new());
-        commit(&change(&(image.clone() as Device)), image.as_ref(), &journal).unwrap();
-        assert_eq!(image.to_vec(), new());
+        let (images, journal) = committed();
+        for image in &images {
+            assert_eq!(image.to_vec(), new());
+        }
         assert_eq!(state(&journal).unwrap(), State::Sealed);
-        assert_eq!(recover(image.as_ref(), &journal).unwrap(), (State::Sealed, 7 * 4096));
-        assert_eq!(image.to_vec(), new());
-        assert_eq!(undo(image.as_ref(), &journal).unwrap(), SIZE as u64);
-        assert_eq!(image.to_vec()[..SIZE], old());
+        assert_eq!(recover(&targets(&images), &journal).unwrap(), State::Sealed);
+        assert_eq!(images[1].to_vec(), new());
+        let known = files(&journal).unwrap();
+        assert_eq!(known[1], JournalFile { name: b"b".to_vec(), old_size: SIZE as u64, new_size: 7 * 4096 });
+        undo(&targets(&images), &journal).unwrap();
+        for image in &images {
+            assert_eq!(image.to_vec()[..SIZE], old());
+        }
+        assert!(matches!(undo(&targets(&images)[..1], &journal), Err(JournalError::Changed { .. })));
     }
 
     #[test]
     fn undo_refuses_an_image_that_changed() {
-        let image = Arc::new(MemoryDevice::new(old()));
-        let journal = MemoryDevice::new(Vec::new());
-        commit(&change(&(image.clone() as Device)), image.as_ref(), &journal).unwrap();
-        image.write_all_at(b"x", 4000).unwrap();
-        let before = image.to_vec();
-        assert!(matches!(undo(image.as_ref(), &journal), Err(JournalError::Changed(0))));
-        assert_eq!(image.to_vec(), before);
+        let (images, journal) = committed();
+        images[1].write_all_at(b"x", 4000).unwrap();
+        let before = images.clone().map(|image| image.to_vec());
+        let Err(JournalError::Changed { name, offset: 0 }) = undo(&targets(&images), &journal) else {
+            panic!()
+        };
+        assert_eq!(name, b"b");
+        assert_eq!(images.map(|image| image.to_vec()), before);
     }
 
     #[test]
     fn a_cut_at_every_step_leaves_old_or_new() {
-        for survivors in [Survivors::All, Survivors::None, Survivors::EveryOther] {
+        for survivors in [Survivors::All, Survivors::None, Survivors::EveryOther, Survivors::TheOthers] {
             let mut seen = Vec::new();
             for steps in 0.. {
-                let image = Arc::new(MemoryDevice::new(old()));
+                let images = [0, 1].map(|_| Arc::new(MemoryDevice::new(old())));
                 let journal = Arc::new(MemoryDevice::new(Vec::new()));
                 let power = Power::new(steps, survivors);
                 let cut = |device: Device| Arc::new(PowerCut::with_power(device, power.clone()));
-                let (cut_image, cut_journal) = (cut(image.clone()), cut(journal.clone()));
-                let overlay = change(&(cut_image.clone() as Device));
-                let done = commit(&overlay, cut_image.as_ref(), cut_journal.as_ref());
-                let (found, size) = recover(image.as_ref(), journal.as_ref()).unwrap();
-                let mut after = image.to_vec();
-                after.truncate(usize::try_from(size).unwrap());
-                let expected = if found == State::Sealed { new() } else { old() };
-                assert!(after == expected, "cut at step {steps}, {survivors:?}: {found:?}");
+                let [a, b] = images.clone().map(|image| cut(image) as Device);
+                let cut_journal = cut(journal.clone());
+                let done = commit_both([&a, &b], cut_journal.as_ref());
+                let found = recover(&targets(&images), journal.as_ref()).unwrap();
+                for image in &images {
+                    let (expected, size) =
+                        if found == State::Sealed { (new(), 7 * 4096) } else { (old(), SIZE) };
+                    let mut after = image.to_vec();
+                    after.truncate(size);
+                    assert!(after == expected, "cut at step {steps}, {survivors:?}: {found:?}");
+                }
                 seen.push(found);
                 if done.is_ok() {
                     break;
@@ -342,9 +488,7 @@ mod tests {
 
     #[test]
     fn any_damage_to_the_journal_is_incomplete() {
-        let image = Arc::new(MemoryDevice::new(old()));
-        let journal = MemoryDevice::new(Vec::new());
-        commit(&change(&(image.clone() as Device)), image.as_ref(), &journal).unwrap();
+        let (_, journal) = committed();
         let whole = journal.to_vec();
         for at in (0..60).chain(4096..4200) {
             let mut bytes = whole.clone();

@@ -4,15 +4,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use image::FolderGate;
 
 use crate::cli::Status;
 use crate::cli::args::{Common, Image, Output, Overlay};
+use crate::cli::input::gate;
 use crate::cli::render::json;
 use crate::delivery::{self, Undone};
 
 pub(crate) fn commit(common: &Common, args: &Overlay) -> anyhow::Result<Status> {
-    let gate = common.allow_path.iter().fold(FolderGate::new(), |gate, folder| gate.allow_path(folder));
+    let gate = gate(common);
     let base = delivery::commit_overlay(&args.overlay, &gate)
         .with_context(|| format!("cannot commit {}", args.overlay.display()))?;
     let undo = delivery::journal_path(&base);
@@ -31,8 +31,8 @@ pub(crate) fn discard(common: &Common, args: &Overlay) -> anyhow::Result<Status>
 }
 
 pub(crate) fn undo(common: &Common, args: &Image) -> anyhow::Result<Status> {
-    let undone =
-        delivery::undo(&args.image).with_context(|| format!("cannot undo {}", args.image.display()))?;
+    let undone = delivery::undo(&args.image, &gate(common))
+        .with_context(|| format!("cannot undo {}", args.image.display()))?;
     let (result, words) = match undone {
         Undone::Commit => ("undone", "the image is as it was before the commit"),
         Undone::CutCommit => ("recovered", "a commit was cut short; the image is as it was before it"),

@@ -6,13 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use filesystem::Timestamp;
-use image::FolderGate;
 use repair::Applicability;
 
 use super::check;
 use crate::cli::Status;
 use crate::cli::args::{Common, Fix, Output};
-use crate::cli::input::Disks;
+use crate::cli::input::{Disks, gate};
 use crate::cli::render::{Style, diff, human, json, plain};
 use crate::machine::Machine;
 use crate::{Mended, Wanted, delivery, mend};
@@ -105,7 +104,7 @@ fn deliver(
     if args.overlay.is_some() && changed.len() > 1 {
         bail!("{} images change; --overlay names only one file", changed.len());
     }
-    let gate = common.allow_path.iter().fold(FolderGate::new(), |gate, folder| gate.allow_path(folder));
+    let gate = gate(common);
     let mut overlays = Vec::new();
     for index in changed {
         let (overlay, path) = (&mended.overlays[index], &disks.paths[index]);
@@ -114,6 +113,7 @@ fn deliver(
             delivery::commit_in_place(overlay, path, format, &gate)?;
         } else {
             let target = args.overlay.clone().unwrap_or_else(|| delivery::default_overlay(path));
+            let format = image::format_named(format)?.qemu_name;
             delivery::write_overlay(overlay, path, format, &target)
                 .with_context(|| format!("cannot write {}", target.display()))?;
             overlays.push(target);

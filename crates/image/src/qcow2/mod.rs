@@ -1,15 +1,20 @@
-//! QCOW2, versions 2 and 3.
+//! QEMU's format: clusters allocated on demand, backing files, compression, snapshots.
 //!
-//! QEMU `docs/interop/qcow2.rst`. Big-endian. A guest cluster is found through two levels of tables; what is not
-//! mapped is read from the backing file, or is zero. Every host cluster has a reference count.
+//! QEMU docs/interop/qcow2. Versions 2 and 3; encryption is recognised and refused.
 
 mod create;
+mod decompress;
+mod entry;
+mod geometry;
 mod header;
-mod read;
-mod refcount;
-mod table;
-mod write;
+mod open;
+mod reader;
+mod refcounts;
+mod snapshot;
+mod writer;
 
-pub use create::{Backing, Options, create};
-pub use header::{Extension, Header};
-pub use read::Qcow2;
+pub use create::{CreateOptions, create};
+pub use header::{Backing, Compression, Extension, Header, RawHeader};
+pub use snapshot::RawSnapshot;
+
+pub(crate) use open::FORMAT;

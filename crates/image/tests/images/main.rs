@@ -1,0 +1,12 @@
+//! Images against the tools that made them, against power cuts, and against those who mean harm.
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod qcow2_power_cut;
+#[cfg(test)]
+mod qcow2_read;
+#[cfg(test)]
+mod qcow2_write;
+#[cfg(test)]
+mod support;
