@@ -153,7 +153,7 @@ fn backing_name(image: &Path, folder: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Gives a new file the permissions and, where we may, the owner of the image: it holds the guest's bytes too.
-fn share_as(image: &Path, new: &Path) -> io::Result<()> {
+pub(crate) fn share_as(image: &Path, new: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};
     let metadata = std::fs::metadata(image)?;
     if metadata.is_file() {
@@ -164,7 +164,7 @@ fn share_as(image: &Path, new: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 

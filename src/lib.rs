@@ -4,6 +4,7 @@
 //! never writes. [`mend`] plans fixes, applies them to copy-on-write overlays, and examines the result again.
 
 pub mod cli;
+pub mod container;
 pub mod delivery;
 pub mod machine;
 

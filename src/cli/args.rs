@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use storage::Bus;
 
+use crate::container::mend::Wanted;
 use crate::machine::DiskOrder;
 
 /// See why a virtual machine will not boot, and mend its disk image: without root, without starting anything.
@@ -29,6 +30,19 @@ pub(crate) struct Common {
     /// Also open files below this folder that an image names (backing files, extents). May be repeated.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) allow_path: Vec<PathBuf>,
+    /// Show this internal snapshot of an image instead of its present state.
+    #[arg(long, global = true, value_name = "NAME|ID")]
+    pub(crate) snapshot: Option<String>,
+    /// The disk to take from an archive that holds several (OVA), by its file name.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) member: Option<String>,
+    /// The file that holds the passphrase of encrypted images; `-` is standard input. A line break at its end is
+    /// not part of it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Read on although a parent changed after its child was made from it.
+    #[arg(long, global = true)]
+    pub(crate) accept_changed_parent: bool,
     /// When to colour: only on a terminal, always, or never. NO_COLOR is honoured.
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub(crate) color: Color,
@@ -75,6 +89,9 @@ pub(crate) enum Command {
     Cat(Look),
     /// Mount the guest's tree and its raw volumes read-only, without root (FUSE).
     Mount(Mount),
+    /// The container around the disk: what it is, whether it is sound, what it stands on.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Check many images, each also with a disk more and on other buses; one line each.
     Preflight(Preflight),
 }
@@ -133,6 +150,76 @@ pub(crate) struct Image {
     pub(crate) image: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Say what the file is: format, sizes, features, snapshots.
+    Info(Image),
+    /// Examine every structure of the container; exit 1 when something is wrong.
+    Check(ImageCheck),
+    /// Draw what the image stands on, what is missing, and what could stand in for it.
+    Chain(Image),
+    /// Name another parent, without touching what the image holds.
+    Rebase(ImageRebase),
+    /// Write the disk into a new container.
+    Convert(ImageConvert),
+    /// List which file holds which part of the disk.
+    Map(Image),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCheck {
+    #[command(flatten)]
+    pub(crate) image: Image,
+    /// Repair what is certain: on an overlay, examined again, then written with an undo journal beside it.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) repair: Option<Repair>,
+    /// Show what a repair would do; write nothing.
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Repair {
+    /// Only space that nothing uses.
+    Leaks,
+    /// Everything that is certain.
+    All,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageRebase {
+    #[command(flatten)]
+    pub(crate) image: Image,
+    /// The parent, as the image is to store it: relative to the image's folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parent: PathBuf,
+    /// Only the name is written; that the content fits is your word.
+    #[arg(long, required = true)]
+    pub(crate) unsafe_metadata_only: bool,
+    /// Show the change; write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageConvert {
+    /// The image to read.
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+    /// The file to write, which must not exist.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// The format to write (default: what the name of OUT says).
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) to: Option<String>,
+    /// The kind within the format, by QEMU's name: `dynamic`, `fixed`, `monolithicSparse`, `streamOptimized`, …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subformat: Option<String>,
+    /// Bytes in a cluster, grain or block.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) cluster_size: Option<u64>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The id of a rule; without it, all rules are listed.
@@ -167,4 +254,13 @@ pub(crate) struct Preflight {
     /// How many images to check at once (default: one for each processor).
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZero<usize>>,
+}
+
+impl From<Repair> for Wanted {
+    fn from(repair: Repair) -> Self {
+        match repair {
+            Repair::Leaks => Self::Leaks,
+            Repair::All => Self::All,
+        }
+    }
 }

@@ -1,12 +1,18 @@
 //! Opening what the command line names.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blockdev::{Counter, Device};
-use image::{FolderGate, Image, Options};
+use anyhow::Context;
+use blockdev::{Counter, Device, FileDevice};
+use image::{FolderGate, Image, ImageFormat, Options};
 
 use crate::cli::args::Common;
+
+/// Bytes of a passphrase that are read at most.
+const MAX_PASSPHRASE: u64 = 8 << 10;
 
 /// The opened disks of one machine.
 pub(crate) struct Disks {
@@ -42,10 +48,66 @@ pub(crate) fn gate(common: &Common) -> FolderGate {
     common.allow_path.iter().fold(FolderGate::new(), FolderGate::allow_path)
 }
 
-/// Opens one image read-only with the gate that the common arguments ask for.
+/// The passphrase that the common arguments point to.
+pub(crate) fn passphrase(common: &Common) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(path) = &common.passphrase_file else { return Ok(None) };
+    let mut key = if path.as_os_str() == "-" {
+        let mut key = Vec::new();
+        io::stdin().lock().take(MAX_PASSPHRASE).read_to_end(&mut key)?;
+        key
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut key = Vec::new();
+        file.take(MAX_PASSPHRASE).read_to_end(&mut key)?;
+        key
+    };
+    if key.last() == Some(&b'\n') {
+        key.pop();
+    }
+    Ok(Some(key))
+}
+
+/// How the common arguments want images opened.
+pub(crate) fn options<'a>(common: &'a Common, passphrase: Option<&'a [u8]>) -> Options<'a> {
+    Options {
+        format: common.format.as_deref(),
+        snapshot: common.snapshot.as_deref(),
+        member: common.member.as_deref(),
+        passphrase,
+        accept_changed_parent: common.accept_changed_parent,
+        ..Options::default()
+    }
+}
+
+/// Whether another program has the file open for writing; false where the host cannot tell.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    FileDevice::open(path).and_then(|file| file.is_being_written()).unwrap_or(false)
+}
+
+/// The format that the name of a new file speaks of.
+pub(crate) fn format_of_name(path: &Path) -> anyhow::Result<&'static ImageFormat> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let name = match extension.to_ascii_lowercase().as_str() {
+        "img" | "raw" | "dd" => "raw".to_owned(),
+        "avhd" => "vhd".to_owned(),
+        other => other.to_owned(),
+    };
+    image::format_named(&name)
+        .with_context(|| format!("the name {} does not say a format; use --to", path.display()))
+}
+
+/// What was wrong with an image, on opening and on all reads since.
+pub(crate) fn problems_of(image: &Image) -> Vec<String> {
+    let opening = image.problems.iter().map(ToString::to_string);
+    let notes = image.chain.iter().flat_map(|layer| layer.notes.iter().cloned());
+    let reads = image.take_read_problems().into_iter().map(|problem| problem.to_string());
+    opening.chain(notes).chain(reads).collect()
+}
+
+/// Opens one image read-only as the common arguments want it.
 pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
-    let options = Options { format: common.format.as_deref(), ..Options::default() };
-    let mut image = image::open(path, &options, &gate(common))?;
+    let key = passphrase(common)?;
+    let mut image = image::open(path, &options(common, key.as_deref()), &gate(common))?;
     // For measuring what a command reads; see docs/architecture.md.
     if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
         image.device = Arc::new(CountOnDrop(Counter::new(image.device)));

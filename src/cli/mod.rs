@@ -69,6 +69,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Status> {
         Command::Ls(args) => commands::look::ls(common, args),
         Command::Cat(args) => commands::look::cat(common, args),
         Command::Mount(args) => commands::mount::run(common, args),
+        Command::Image(command) => commands::image::run(common, command),
         Command::Preflight(args) => commands::preflight::run(common, args),
     }
 }

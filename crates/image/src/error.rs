@@ -119,6 +119,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The image cannot name the parent that was asked for.
+    #[error("{image} cannot name `{name}` as its parent: {reason}")]
+    NotRenamable {
+        /// The file.
+        image: String,
+        /// The name that was asked for.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The image is encrypted and the passphrase is missing or wrong.
     #[error("{image} is encrypted: {reason}")]
     Locked {

@@ -8,7 +8,10 @@ use blockdev::BlockDevice;
 use ondisk::read_bytes;
 
 use crate::open::{Opening, Source};
-use crate::{LayerDisk, NewImage, Report, Result};
+use crate::{LayerDisk, NewImage, Patch, Report, Result};
+
+/// See [`ImageFormat::rename_parent`].
+pub(crate) type RenameParent = fn(&Source, &[u8], &ImageFormat) -> Result<Vec<Patch>>;
 
 /// One entry of the list of formats.
 #[derive(Clone, Copy)]
@@ -25,6 +28,9 @@ pub struct ImageFormat {
     pub(crate) check: fn(&Source, &mut Opening<'_>) -> Result<Report>,
     /// Makes a new, empty image at a path that must not exist; `None` when this format is not written.
     pub create: Option<fn(&Path, &NewImage) -> Result<()>>,
+    /// The patches that make the image name another parent, of the given name and format; `None` when images of
+    /// this format have no parents.
+    pub(crate) rename_parent: Option<RenameParent>,
 }
 
 impl fmt::Debug for ImageFormat {

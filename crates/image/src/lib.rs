@@ -27,7 +27,7 @@ pub use error::{Error, Result};
 pub use format::{Head, ImageFormat};
 pub use gate::{Allowed, DenyAll, FolderGate, Gate, Refusal, Request, Role};
 pub use layer::{Layer, LayerDisk, OwnContent, OwnRun, ParentLink, Snapshot};
-pub use open::{Image, Mode, Options, chain, check, open, open_device};
+pub use open::{Image, Mode, Options, chain, check, check_device, open, open_device, rename_parent};
 pub use report::{Patch, Problem, Repair, Report, Severity};
 pub use staging::{StagedFile, Staging};
 

@@ -14,7 +14,7 @@ use crate::problems::ReadProblems;
 use crate::staging::{Identity, Staging};
 use crate::{
     Allowed, Error, FORMATS, Gate, Head, ImageFormat, Layer, LayerDisk, OwnContent, OwnRun, ParentLink,
-    Refusal, Report, Request, Result, Role, format_named,
+    Patch, Refusal, Report, Request, Result, Role, format_named,
 };
 
 /// Layers below the first. Real chains stay below twenty; QEMU itself becomes slow long before this.
@@ -121,6 +121,27 @@ pub fn chain(path: &Path, options: &Options<'_>, gate: &dyn Gate) -> (Vec<Layer>
     (opening.chain, error)
 }
 
+/// The bytes to write into the image at `path` so that it names `parent`, a file of this format, as what it stands
+/// on. Nothing else changes: the caller answers for the content of the parent.
+///
+/// # Errors
+/// [`Error::NotRenamable`]; otherwise as [`open`].
+pub fn rename_parent(
+    path: &Path,
+    options: &Options<'_>,
+    gate: &dyn Gate,
+    parent: &[u8],
+    format: &ImageFormat,
+) -> Result<Vec<Patch>> {
+    let (source, identity) = Source::open(path, options)?;
+    let opening = Opening::new(gate, *options, Some(path), Some(identity));
+    let own = opening.format_of_top(&source)?;
+    let rename = own
+        .rename_parent
+        .ok_or_else(|| source.not_renamable(parent, format!("{} images stand on nothing", own.name)))?;
+    rename(&source, parent, format)
+}
+
 /// Examines every structure of the image at `path` itself, not of what it stands on.
 ///
 /// # Errors
@@ -128,11 +149,29 @@ pub fn chain(path: &Path, options: &Options<'_>, gate: &dyn Gate) -> (Vec<Layer>
 /// the report.
 pub fn check(path: &Path, options: &Options<'_>, gate: &dyn Gate) -> Result<Report> {
     let (source, identity) = Source::open(path, options)?;
-    let mut opening = Opening::new(gate, *options, Some(path), Some(identity));
-    let format = opening.format_of_top(&source)?;
-    let mut report = (format.check)(&source, &mut opening)?;
+    check_source(&source, Opening::new(gate, *options, Some(path), Some(identity)))
+}
+
+/// Examines the image that an already open device holds, as [`check`].
+///
+/// # Errors
+/// As [`check`].
+pub fn check_device(
+    device: Device,
+    path: Option<&Path>,
+    options: &Options<'_>,
+    gate: &dyn Gate,
+) -> Result<Report> {
+    let identity = path.and_then(|path| path.metadata().ok()).map(|metadata| Identity::of(&metadata));
+    let source = Source::new(device, path, options);
+    check_source(&source, Opening::new(gate, *options, path, identity))
+}
+
+fn check_source(source: &Source, mut opening: Opening<'_>) -> Result<Report> {
+    let format = opening.format_of_top(source)?;
+    let mut report = (format.check)(source, &mut opening)?;
     report.format = format.name;
-    report.files.insert(0, path.to_owned());
+    report.files.insert(0, source.path.clone().unwrap_or_default());
     Ok(report)
 }
 
@@ -200,6 +239,10 @@ impl Source {
 
     pub(crate) fn not_writable(&self, reason: impl Into<String>) -> Error {
         Error::NotWritable { image: self.title(), reason: reason.into() }
+    }
+
+    pub(crate) fn not_renamable(&self, name: &[u8], reason: impl Into<String>) -> Error {
+        Error::NotRenamable { image: self.title(), name: printable(name), reason: reason.into() }
     }
 
     pub(crate) fn no_snapshot(&self, name: &str) -> Error {

@@ -18,6 +18,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check: nothing_to_check,
     create: Some(create),
+    rename_parent: None,
 };
 
 /// The least that can be a disk: one sector, in bytes.

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod deliver;
 pub(crate) mod explain;
 pub(crate) mod fix;
+pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod look;
 pub(crate) mod mount;

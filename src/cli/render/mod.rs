@@ -1,5 +1,6 @@
 //! What leaves the process: one file per form of output.
 
+pub(crate) mod container;
 pub(crate) mod diff;
 pub(crate) mod human;
 pub(crate) mod json;

@@ -105,6 +105,8 @@ pub(crate) mod extension {
     pub(crate) const BACKING_FORMAT: u32 = 0xe279_2aca;
     pub(crate) const FEATURE_NAMES: u32 = 0x6803_f857;
     pub(crate) const DATA_FILE: u32 = 0x4441_5441;
+    pub(crate) const BITMAPS: u32 = 0x2385_2875;
+    pub(crate) const ENCRYPTION: u32 = 0x0537_be77;
 }
 
 /// A header extension that is kept as it is.
@@ -134,6 +136,15 @@ pub enum Compression {
     Zstd,
 }
 
+/// How guest data is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// AES-128-CBC with the passphrase itself as the key: QEMU's first method, long obsolete.
+    Aes,
+    /// As LUKS version 1 does it, with the LUKS header in clusters of its own.
+    Luks,
+}
+
 /// What the checks of single fields return.
 type Checked = std::result::Result<(), Corrupt>;
 
@@ -158,6 +169,8 @@ pub struct Header {
     pub backing: Option<Backing>,
     /// Of compressed clusters.
     pub compression: Compression,
+    /// Of guest data, if any.
+    pub encryption: Option<Encryption>,
     /// The bits as stored; none that is unknown.
     pub incompatible_features: u64,
     /// The bits as stored.
@@ -178,8 +191,7 @@ impl Header {
     /// Reads and judges the header of `device`. Problems are those that do not prevent reading the disk.
     ///
     /// # Errors
-    /// Damage that makes the disk unreadable; [`Error::Unsupported`] for unknown versions and features, and
-    /// for encryption.
+    /// Damage that makes the disk unreadable; [`Error::Unsupported`] for unknown versions and features.
     pub fn read(device: &dyn BlockDevice) -> Result<Parsed<Self>> {
         let start = read_start(device, u64::from(V2_LENGTH).max(512))?;
         let raw = decode_raw(&start)?;
@@ -220,7 +232,6 @@ impl Header {
         let header_length = header_length(raw, cluster_bits)?;
         let extensions = decode_extensions(raw, header_length, cluster, &mut problems);
         check_incompatible(raw, &extensions)?;
-        check_encryption(raw)?;
         let backing = decode_backing(raw, cluster, &extensions)?;
         let mut header = Self {
             version: raw.version.get(),
@@ -228,6 +239,7 @@ impl Header {
             size: raw.size.get(),
             backing,
             compression: compression(raw)?,
+            encryption: encryption(raw)?,
             incompatible_features: raw.incompatible_features.get(),
             compatible_features: raw.compatible_features.get(),
             autoclear_features: raw.autoclear_features.get(),
@@ -379,11 +391,11 @@ fn feature_name(extensions: &[Extension], bit: u8) -> Option<String> {
     (!name.is_empty()).then(|| format!("`{name}`"))
 }
 
-fn check_encryption(raw: &RawHeader) -> Result<()> {
+fn encryption(raw: &RawHeader) -> Result<Option<Encryption>> {
     match raw.crypt_method.get() {
-        0 => Ok(()),
-        1 => Err(Error::unsupported(STRUCTURE, "AES encryption")),
-        2 => Err(Error::unsupported(STRUCTURE, "LUKS encryption")),
+        0 => Ok(None),
+        1 => Ok(Some(Encryption::Aes)),
+        2 => Ok(Some(Encryption::Luks)),
         other => Err(corrupt("crypt_method", "0, 1 or 2", other).into()),
     }
 }
@@ -545,7 +557,7 @@ mod tests {
 
     #[test]
     fn one_wrong_field_each_is_fatal() {
-        let fatal: [(usize, &[u8], &str); 21] = [
+        let fatal: [(usize, &[u8], &str); 19] = [
             (0, b"q", "magic is"),
             (7, &[4], "version 4 is not supported"),
             (7, &[1], "version 1 is not supported"),
@@ -556,8 +568,6 @@ mod tests {
             (20, &[0xff], "cluster_bits is 4278190096"),
             (24, &[0xff], "a disk of 18374686480745365504 bytes is not supported"),
             (28, &[0xff], "l1_size is 2, expected at least 8"),
-            (35, &[1], "AES encryption is not supported"),
-            (35, &[2], "LUKS encryption is not supported"),
             (35, &[3], "crypt_method is 3"),
             (39, &[1], "l1_size is 1, expected at least 2"),
             (46, &[1], "l1_table_offset is 196864"),

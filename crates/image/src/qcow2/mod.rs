@@ -2,6 +2,7 @@
 //!
 //! QEMU docs/interop/qcow2. Versions 2 and 3; encryption is recognised and refused.
 
+mod check;
 mod create;
 mod decompress;
 mod entry;
@@ -10,11 +11,12 @@ mod header;
 mod open;
 mod reader;
 mod refcounts;
+mod rename;
 mod snapshot;
 mod writer;
 
 pub use create::{CreateOptions, create};
-pub use header::{Backing, Compression, Extension, Header, RawHeader};
+pub use header::{Backing, Compression, Encryption, Extension, Header, RawHeader};
 pub use snapshot::RawSnapshot;
 
 pub(crate) use open::FORMAT;

@@ -15,7 +15,6 @@ use super::snapshot::{self, Entry, Table};
 use super::writer::{Writer, refusal};
 use super::{CreateOptions, Header, create};
 use crate::open::{Opening, Source};
-use crate::report::nothing_to_check;
 use crate::{Error, Head, ImageFormat, Layer, LayerDisk, Mode, NewImage, ParentLink, Result, Role, Snapshot};
 
 pub(crate) static FORMAT: ImageFormat = ImageFormat {
@@ -23,8 +22,9 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     qemu_name: "qcow2",
     probe,
     open,
-    check: nothing_to_check,
+    check: super::check::check,
     create: Some(create_file),
+    rename_parent: Some(super::rename::rename_parent),
 };
 
 /// The magic and a version that exists.
@@ -56,6 +56,10 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Arc<dyn LayerDisk>
     problems.append(&mut snapshots.problems);
     let snapshots = snapshots.value;
 
+    if header.encryption.is_some() {
+        let error = ondisk::Error::unsupported("qcow2 header", "encryption");
+        return Err(failed(error));
+    }
     let chosen = match &source.snapshot {
         Some(name) => Some(find(&snapshots.entries, name).ok_or_else(|| source.no_snapshot(name))?),
         None => None,

@@ -57,6 +57,7 @@ fn overlay(folder: &Folder, name: &str, backing: &str, format: Option<&str>) {
 /// Reads here and there, walks extents, writes and flushes; every outcome but a panic or a hang is right.
 fn exercise(bytes: &[u8]) {
     let device: Device = Arc::new(MemoryDevice::new(bytes));
+    drop(image::check_device(device.clone(), None, &Options::default(), &DenyAll));
     let Ok(image) = image::open_device(device.clone(), None, &Options::default(), &DenyAll) else { return };
     read_around(&image);
     let overlay: Device = Arc::new(Overlay::new(device));
@@ -79,6 +80,12 @@ fn read_around(image: &Image) {
     let mut buffer = vec![0; 5000];
     for offset in [0, 1000, 49_000, size / 2, size.saturating_sub(5000)] {
         let _ = disk.read_exact_at(&mut buffer, offset);
+    }
+    let own = image.chain[0].disk.as_ref().unwrap();
+    for offset in [0, size / 3] {
+        if let Ok(run) = own.own_run_at(offset) {
+            assert!(run.length > 0 && run.length <= size - offset);
+        }
     }
     let mut offset = 0;
     for _ in 0..20 {

@@ -2,6 +2,8 @@
 //!
 //! Field names and meanings change only with [`SCHEMA`]; adding a field does not change it.
 
+pub(crate) mod container;
+
 use std::io::{self, Write};
 
 use boot::{BootTrace, Verdict};

@@ -1,0 +1,161 @@
+//! One disk into another container.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Context, bail};
+use blockdev::{BlockDevice, BlockDeviceMut, ExtentKind};
+use image::{FolderGate, Mode, NewImage, Options};
+
+use crate::delivery::{share_as, sync_folder};
+
+/// Bytes that one thread takes on: the largest cluster, so that none is decompressed by both.
+const CHUNK: u64 = 2 << 20;
+
+/// Bytes that are read before they are written: no more than the processor's own cache holds.
+const PIECE: u64 = 512 << 10;
+
+/// Bytes that become a hole together, or not.
+const HOLE: usize = 64 << 10;
+
+/// Writes the disk in `source` to a new image at `out`, which appears only when it is whole and durable.
+///
+/// # Errors
+/// `out` exists, the format cannot be written, or any error of the host or of the source.
+pub fn convert(
+    source: &dyn BlockDevice,
+    like: &Path,
+    out: &Path,
+    format: &str,
+    new: &NewImage,
+) -> anyhow::Result<()> {
+    if out.symlink_metadata().is_ok() {
+        bail!("{} exists already", out.display());
+    }
+    let name = out.file_name().with_context(|| format!("{} is no name for a file", out.display()))?;
+    let folder = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // A folder of its own: an image may be several files, which know each other by name.
+    let work = tempfile::Builder::new().prefix(".guestmend-").tempdir_in(folder)?;
+    let path = work.path().join(name);
+    image::create(&path, format, new)?;
+    {
+        let options = Options { format: Some(format), mode: Mode::ReadWrite, ..Options::default() };
+        let target = image::open(&path, &options, &FolderGate::new())?;
+        let disk = blockdev::writable(&target.device)?;
+        copy(source, disk, target.format() == "raw")?;
+        disk.flush()?;
+    }
+    move_all(work.path(), folder, name, like)
+}
+
+/// Moves the files of the new image into `folder`, the one that names the others last.
+fn move_all(work: &Path, folder: &Path, name: &std::ffi::OsStr, like: &Path) -> anyhow::Result<()> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(work)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    files.sort_by_key(|path| path.file_name() == Some(name));
+    for file in files {
+        let target = folder.join(file.file_name().unwrap_or(name));
+        if target.symlink_metadata().is_ok() {
+            bail!("{} exists already", target.display());
+        }
+        share_as(like, &file)?;
+        std::fs::File::open(&file)?.sync_all()?;
+        std::fs::rename(&file, &target)?;
+    }
+    sync_folder(folder)?;
+    Ok(())
+}
+
+/// Copies everything that is not zero, with a thread for each processor.
+///
+/// # Errors
+/// The first error of any thread.
+pub fn copy(
+    source: &dyn BlockDevice,
+    target: &dyn BlockDeviceMut,
+    writes_in_parallel: bool,
+) -> io::Result<()> {
+    let work = Work {
+        source,
+        target,
+        end: source.size().min(target.size()),
+        next: AtomicU64::new(0),
+        has_failed: AtomicBool::new(false),
+        writing: (!writes_in_parallel).then(Mutex::default),
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work.run())).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed"))))
+    })
+}
+
+struct Work<'a> {
+    source: &'a dyn BlockDevice,
+    target: &'a dyn BlockDeviceMut,
+    end: u64,
+    /// First byte of the next chunk.
+    next: AtomicU64,
+    has_failed: AtomicBool,
+    /// Held while writing, where the writer would only make threads wait inside.
+    writing: Option<Mutex<()>>,
+}
+
+impl Work<'_> {
+    fn run(&self) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE as usize];
+        loop {
+            let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            if start >= self.end || self.has_failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let outcome = self.chunk(&mut buffer, start, start.saturating_add(CHUNK).min(self.end));
+            if outcome.is_err() {
+                self.has_failed.store(true, Ordering::Relaxed);
+                return outcome;
+            }
+        }
+    }
+
+    fn chunk(&self, buffer: &mut [u8], start: u64, end: u64) -> io::Result<()> {
+        let mut offset = start;
+        while offset < end {
+            let extent = self.source.extent_at(offset)?;
+            let length = extent.length.min(end - offset).min(PIECE);
+            if extent.kind == ExtentKind::Data {
+                let piece = &mut buffer[..length as usize];
+                self.source.read_exact_at(piece, offset)?;
+                self.write_data(piece, offset)?;
+            }
+            offset += length;
+        }
+        Ok(())
+    }
+
+    /// Writes what is not zero; a new image reads as zeros.
+    fn write_data(&self, piece: &[u8], offset: u64) -> io::Result<()> {
+        static ZEROS: [u8; HOLE] = [0; HOLE];
+        let is_zero = |part: &[u8]| part == &ZEROS[..part.len()];
+        let mut done = 0;
+        while done < piece.len() {
+            done +=
+                piece[done..].chunks(HOLE).take_while(|part| is_zero(part)).map(<[u8]>::len).sum::<usize>();
+            let data: usize =
+                piece[done..].chunks(HOLE).take_while(|part| !is_zero(part)).map(<[u8]>::len).sum();
+            if data > 0 {
+                let _one_at_a_time = self.writing.as_ref().map(|lock| lock.lock());
+                self.target.write_all_at(&piece[done..done + data], offset + done as u64)?;
+            }
+            done += data;
+        }
+        Ok(())
+    }
+}
