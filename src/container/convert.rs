@@ -1,6 +1,7 @@
 //! One disk into another container.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,7 +49,7 @@ pub fn convert(
         let options = Options { format: Some(format), mode: Mode::ReadWrite, ..Options::default() };
         let target = image::open(&path, &options, &FolderGate::new())?;
         let disk = blockdev::writable(&target.device)?;
-        copy(source, disk, target.format() == "raw")?;
+        copy(source, disk)?;
         disk.flush()?;
     }
     move_all(work.path(), folder, name, like)
@@ -76,18 +77,14 @@ fn move_all(work: &Path, folder: &Path, name: &std::ffi::OsStr, like: &Path) -> 
 ///
 /// # Errors
 /// The first error of any thread.
-pub fn copy(
-    source: &dyn BlockDevice,
-    target: &dyn BlockDeviceMut,
-    writes_in_parallel: bool,
-) -> io::Result<()> {
+pub fn copy(source: &dyn BlockDevice, target: &dyn BlockDeviceMut) -> io::Result<()> {
     let work = Work {
         source,
         target,
         end: source.size().min(target.size()),
         next: AtomicU64::new(0),
         has_failed: AtomicBool::new(false),
-        writing: (!writes_in_parallel).then(Mutex::default),
+        writing: Mutex::default(),
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
     thread::scope(|scope| {
@@ -105,19 +102,21 @@ struct Work<'a> {
     /// First byte of the next chunk.
     next: AtomicU64,
     has_failed: AtomicBool,
-    /// Held while writing, where the writer would only make threads wait inside.
-    writing: Option<Mutex<()>>,
+    /// Held while writing: a file takes one writer at a time, and the kernel lets the others spin.
+    writing: Mutex<()>,
 }
 
 impl Work<'_> {
     fn run(&self) -> io::Result<()> {
         let mut buffer = vec![0; PIECE as usize];
+        let mut known = (0..0, ExtentKind::Zero);
         loop {
             let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
             if start >= self.end || self.has_failed.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let outcome = self.chunk(&mut buffer, start, start.saturating_add(CHUNK).min(self.end));
+            let outcome =
+                self.chunk(&mut buffer, &mut known, start, start.saturating_add(CHUNK).min(self.end));
             if outcome.is_err() {
                 self.has_failed.store(true, Ordering::Relaxed);
                 return outcome;
@@ -125,12 +124,23 @@ impl Work<'_> {
         }
     }
 
-    fn chunk(&self, buffer: &mut [u8], start: u64, end: u64) -> io::Result<()> {
+    /// Copies one chunk. `known` is the extent that was asked about last: it may span many chunks.
+    fn chunk(
+        &self,
+        buffer: &mut [u8],
+        known: &mut (Range<u64>, ExtentKind),
+        start: u64,
+        end: u64,
+    ) -> io::Result<()> {
         let mut offset = start;
         while offset < end {
-            let extent = self.source.extent_at(offset)?;
-            let length = extent.length.min(end - offset).min(PIECE);
-            if extent.kind == ExtentKind::Data {
+            if !known.0.contains(&offset) {
+                let extent = self.source.extent_at(offset)?;
+                *known = (offset..offset.saturating_add(extent.length), extent.kind);
+            }
+            let length = (known.0.end - offset).min(end - offset);
+            let length = if known.1 == ExtentKind::Data { length.min(PIECE) } else { length };
+            if known.1 == ExtentKind::Data {
                 let piece = &mut buffer[..length as usize];
                 self.source.read_exact_at(piece, offset)?;
                 self.write_data(piece, offset)?;
@@ -151,7 +161,7 @@ impl Work<'_> {
             let data: usize =
                 piece[done..].chunks(HOLE).take_while(|part| !is_zero(part)).map(<[u8]>::len).sum();
             if data > 0 {
-                let _one_at_a_time = self.writing.as_ref().map(|lock| lock.lock());
+                let _one_at_a_time = self.writing.lock();
                 self.target.write_all_at(&piece[done..done + data], offset + done as u64)?;
             }
             done += data;

@@ -25,6 +25,9 @@ const SLICE: u64 = 16 << 10;
 /// Runs that one question about an extent may walk.
 const MAX_RUNS: usize = 64;
 
+/// Bytes of data after which an answer about an extent is long enough.
+const MAX_DATA: u64 = 64 << 20;
+
 /// A qcow2 image as a device.
 pub(crate) struct Disk {
     /// Tables, and guest data unless `data` holds it.
@@ -402,7 +405,9 @@ impl BlockDevice for Disk {
         let mut total: Option<Extent> = None;
         for _ in 0..MAX_RUNS {
             let at = offset.saturating_add(total.map_or(0, |extent| extent.length));
-            if at >= self.size {
+            let is_enough =
+                total.is_some_and(|extent| extent.kind == ExtentKind::Data && extent.length >= MAX_DATA);
+            if at >= self.size || is_enough {
                 break;
             }
             let next = self.run_at(at, self.size.saturating_sub(at)).and_then(|run| self.extent_of(run, at));
