@@ -1,11 +1,12 @@
 //! Stored refcounts against counted references.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use ondisk::{Result, read_bytes};
 
 use super::super::geometry::length_of;
-use super::counts::Owner;
+use super::counts::{Counts, Owner};
 use super::run::Checking;
 use crate::{Patch, Problem, Severity};
 
@@ -79,18 +80,22 @@ fn compare_block(checking: &mut Checking, block: u64, first: u64, order: u32, is
     let end_of_file = bits.count(checking.file.size());
     let mut right = stored.clone();
     let mut wrong: [Vec<(u64, u64, u32)>; 2] = [Vec::new(), Vec::new()];
-    for cluster in first..first.saturating_add(per_block(bits.size(), order)) {
-        let index = cluster.saturating_sub(first);
-        let count = get(&stored, order, index);
-        let references = checking.counts.get(cluster).references;
-        let is_past_end = references == 0 && cluster >= end_of_file;
-        if count == u64::from(references) || is_past_end {
-            continue;
+    let end = first.saturating_add(per_block(bits.size(), order));
+    let mut cluster = first;
+    while cluster < end {
+        let run_end = cluster.saturating_add(1).next_multiple_of(Counts::run_length()).min(end);
+        for (cluster, references) in differing(checking, &stored, order, (first, cluster..run_end)) {
+            let index = cluster.saturating_sub(first);
+            if references == 0 && cluster >= end_of_file {
+                continue;
+            }
+            set(&mut right, order, index, references);
+            let count = get(&stored, order, index);
+            let [leaks, errors] = &mut wrong;
+            let list = if count > u64::from(references) { leaks } else { errors };
+            list.push((cluster, count, references));
         }
-        set(&mut right, order, index, references);
-        let [leaks, errors] = &mut wrong;
-        let list = if count > u64::from(references) { leaks } else { errors };
-        list.push((cluster, count, references));
+        cluster = run_end;
     }
     let max = if order >= 5 { u64::from(u32::MAX) } else { 1_u64.wrapping_shl(1 << order).saturating_sub(1) };
     let [leaks, errors] = wrong;
@@ -127,6 +132,37 @@ fn compare_block(checking: &mut Checking, block: u64, first: u64, order: u32, is
         });
     }
     Ok(())
+}
+
+/// The clusters of a range, within one run of counts, whose stored count is not the number of references, with
+/// that number. `first` is the cluster of the block's first count.
+fn differing(
+    checking: &Checking,
+    stored: &[u8],
+    order: u32,
+    (first, range): (u64, Range<u64>),
+) -> Vec<(u64, u32)> {
+    let from = range.start.saturating_sub(first);
+    let run = checking.counts.run(range.start);
+    let within = usize::try_from(range.start % Counts::run_length()).unwrap_or(0);
+    let counts = run.and_then(|run| run.get(within..)).unwrap_or_default();
+    let references = counts.iter().map(|count| count.references()).chain(std::iter::repeat(0));
+    let numbered = range.clone().zip(references);
+    if order == 4 {
+        // The usual width, without the arithmetic of the others.
+        let start = usize::try_from(byte_of(order, from)).unwrap_or(usize::MAX);
+        let words = stored.get(start..).unwrap_or_default().as_chunks::<2>().0;
+        let pairs = numbered.zip(words.iter().map(|word| u32::from(u16::from_be_bytes(*word))));
+        return pairs
+            .filter(|((_, references), stored)| references != stored)
+            .map(|(pair, _)| pair)
+            .collect();
+    }
+    numbered
+        .filter(|(cluster, references)| {
+            get(stored, order, cluster.saturating_sub(first)) != u64::from(*references)
+        })
+        .collect()
 }
 
 /// The bytes of these counts, neighbours together.
@@ -173,7 +209,7 @@ fn rebuilt(checking: &Checking) -> Option<Vec<Patch>> {
     let per_block = per_block(bits.size(), order);
     // Behind the last cluster that is in use, whether or not old refcounts lie there.
     let used = |(_, count): &(u64, super::counts::Count)| {
-        !matches!(count.owner, Some(Owner::RefcountTable | Owner::RefcountBlock))
+        !matches!(count.owner(), Some(Owner::RefcountTable | Owner::RefcountBlock))
     };
     let start = bits.count(checking.file.size()).max(checking.counts.end());
     let (mut blocks, mut table) = (0, 0);
@@ -192,7 +228,8 @@ fn rebuilt(checking: &Checking) -> Option<Vec<Patch>> {
     }
     let length = usize::try_from(blocks.saturating_mul(bits.size())).ok()?;
     let mut counts = vec![0; length];
-    let references = checking.counts.used().filter(used).map(|(cluster, count)| (cluster, count.references));
+    let references =
+        checking.counts.used().filter(used).map(|(cluster, count)| (cluster, count.references()));
     let own = (start..start.saturating_add(total)).map(|cluster| (cluster, 1));
     for (cluster, references) in references.chain(own) {
         if order < 5 && u64::from(references) >= 1_u64.wrapping_shl(1 << order) {

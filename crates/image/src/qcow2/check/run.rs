@@ -35,7 +35,7 @@ impl Checking {
         }
         let mut is_sole = true;
         for cluster in bits.number(offset)..bits.count(end) {
-            if let Some(other) = self.counts.add(cluster, references, owner) {
+            if let Some(other) = self.counts.add(cluster, references, owner, false).conflict {
                 is_sole = false;
                 let at = bits.offset(cluster).unwrap_or(u64::MAX);
                 let (owner, other) = (owner.name(), other.name());
@@ -75,7 +75,7 @@ pub(in super::super) fn check(source: &Source, _: &mut Opening<'_>) -> Result<Re
         }
         Err(error) => return Err(source.failed("qcow2")(error)),
     };
-    let mut checking = Checking { file, header, counts: Counts::default(), report: Report::default() };
+    let mut checking = Checking { file, header, counts: Counts::new(), report: Report::default() };
     problems.iter().for_each(|problem| add_error(&mut checking.report, problem, 0));
     let is_sane = follow_references(&mut checking).map_err(source.failed("qcow2"))?;
     note_feature_bits(&mut checking, is_sane);
@@ -93,9 +93,15 @@ fn follow_references(checking: &mut Checking) -> ondisk::Result<bool> {
     claim_encryption(checking, &header);
     bitmaps::follow(checking)?;
     let walked = tables::walk(checking, &snapshots)?;
+    if checking.counts.is_full() {
+        return Err(Error::unsupported(
+            "qcow2 image",
+            "examining references scattered over so many clusters",
+        ));
+    }
     let is_sane = checking.report.count(Severity::Error) == 0;
     let stored = refcounts::compare(checking, is_sane)?;
-    flags::check(checking, &walked, &snapshots)?;
+    flags::check(checking, &walked, snapshots.entries.len())?;
     Ok(is_sane && stored)
 }
 

@@ -7,7 +7,7 @@ use ondisk::{Result, read_bytes};
 use super::super::entry::{COPIED, Content, EntryFormat, L1_RESERVED, L2Entry, OFFSET};
 use super::super::header::feature;
 use super::super::snapshot::Table;
-use super::counts::Owner;
+use super::counts::{Added, Owner};
 use super::run::Checking;
 use crate::Problem;
 
@@ -31,6 +31,8 @@ pub(super) struct Uses {
     pub(super) active: Option<(u64, u64)>,
     /// How many entries, of all tables.
     pub(super) references: u32,
+    /// An entry for uncompressed data is without COPIED.
+    pub(super) has_unflagged: bool,
 }
 
 /// Follows the active tables and those of every snapshot.
@@ -44,8 +46,8 @@ pub(super) fn walk(checking: &mut Checking, snapshots: &Table) -> Result<Walked>
     }
     let format = entry_format(checking);
     let mut shared = HashMap::new();
-    for (offset, uses) in &walked.tables {
-        follow_l2(checking, format, *offset, *uses, &mut shared)?;
+    for (offset, uses) in &mut walked.tables {
+        follow_l2(checking, format, *offset, uses, &mut shared)?;
     }
     tell_shared(checking, format, &walked, shared)?;
     Ok(walked)
@@ -137,18 +139,60 @@ fn follow_l2(
     checking: &mut Checking,
     format: EntryFormat,
     offset: u64,
-    uses: Uses,
+    uses: &mut Uses,
     shared: &mut HashMap<u64, Vec<u64>>,
 ) -> Result<()> {
-    let size = checking.header.cluster_size();
-    if !checking.claim(offset, size, uses.references, Owner::L2Table) || checking.is_hole(offset, size) {
+    let bits = checking.header.cluster_bits;
+    if !checking.claim(offset, bits.size(), uses.references, Owner::L2Table)
+        || checking.is_hole(offset, bits.size())
+    {
         return Ok(());
     }
+    let is_plain = !format.is_extended && !format.has_data_file;
+    let is_active = uses.active.is_some();
+    // A cluster that starts before this ends in the file.
+    let file_end = checking.file.size().saturating_sub(bits.size().saturating_sub(1));
+    let mut plain: u64 = 0;
     for (number, entry) in read_l2(checking, format, offset)? {
-        let guest = guest_of(checking, uses, number);
+        let host = entry.word & OFFSET;
+        // Nearly all entries: plain data in one place of its own.
+        if is_plain && entry.word == host | COPIED && host != 0 && bits.is_aligned(host) && host < file_end {
+            let added = checking.counts.add(bits.number(host), uses.references, Owner::Data, is_active);
+            if added.conflict.is_none() && !added.was_active {
+                plain = plain.saturating_add(1);
+                continue;
+            }
+            tell_added(checking, host, added, Owner::Data, shared);
+            plain = plain.saturating_add(1);
+            continue;
+        }
+        uses.has_unflagged |= entry.word & COPIED == 0 && host != 0;
+        let guest = guest_of(checking, *uses, number);
         follow_entry(checking, format, (offset, number), entry, guest, uses.references, shared);
     }
+    if is_active {
+        let bytes = plain.saturating_mul(bits.size());
+        checking.report.allocated = checking.report.allocated.saturating_add(bytes);
+    }
     Ok(())
+}
+
+/// Tells who else uses a host cluster of data.
+fn tell_added(
+    checking: &mut Checking,
+    host: u64,
+    added: Added,
+    owner: Owner,
+    shared: &mut HashMap<u64, Vec<u64>>,
+) {
+    if let Some(other) = added.conflict {
+        let summary = format!("used as {} and as {}", owner.name(), other.name());
+        let problem = Problem::error("qcow2 host cluster", host, summary);
+        checking.report.add(problem.affecting("a write to one destroys the other", []));
+    }
+    if added.was_active && shared.len() < MAX_SHARED {
+        shared.entry(host).or_default();
+    }
 }
 
 /// The entries of an L2 table that are not zero, with their numbers.
@@ -236,10 +280,8 @@ fn follow_entry(
         checking.report.add(broken(summary, "this cluster reads as zeros"));
         return;
     }
-    checking.claim(host, bits.size(), references, Owner::Data);
-    if guest.is_some() && checking.counts.activate(bits.number(host)) && shared.len() < MAX_SHARED {
-        shared.entry(host).or_default();
-    }
+    let added = checking.counts.add(bits.number(host), references, Owner::Data, guest.is_some());
+    tell_added(checking, host, added, Owner::Data, shared);
 }
 
 /// Whether every part of the cluster has a legal meaning.
