@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 use crate::{BlockDevice, BlockDeviceMut, Extent, ExtentKind, check_range, lock};
@@ -139,6 +140,26 @@ impl BlockDeviceMut for FileDevice {
         self.file.write_all_at(buf, offset)
     }
 
+    fn write_zeros_at(&self, offset: u64, length: u64) -> io::Result<()> {
+        check_range(self.size(), offset, length)?;
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let range = i64::try_from(offset).ok().zip(i64::try_from(length).ok());
+        if let Some((offset, length)) = range.filter(|(_, length)| *length > 0)
+            && fallocate(&self.file, hole, offset, length).is_ok()
+        {
+            return Ok(());
+        }
+        // Not every file system makes holes.
+        let zeros = vec![0; length.min(64 << 10) as usize];
+        let mut done = 0;
+        while done < length {
+            let piece = (length - done).min(zeros.len() as u64);
+            self.file.write_all_at(&zeros[..piece as usize], offset + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -190,6 +211,11 @@ mod tests {
             assert_eq!(extents[1].kind, ExtentKind::Data);
             assert_eq!(extents[2], Extent { length: 1 << 20, kind: ExtentKind::Zero });
         }
+        device.write_zeros_at(1 << 20, 4000).unwrap();
+        let mut buf = [1; 4096];
+        device.read_exact_at(&mut buf, 1 << 20).unwrap();
+        assert!(buf[..4000].iter().all(|byte| *byte == 0) && buf[4000..].iter().all(|byte| *byte == 7));
+        assert!(device.write_zeros_at(3 << 20, 1).is_err());
         assert!(device.extent_at(3 << 20).is_err());
     }
 

@@ -77,6 +77,22 @@ pub trait BlockDeviceMut: BlockDevice {
     /// error of the device below, after which an unknown part of the range holds the new bytes.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Makes a range read as zeros, and gives back the space behind it where the device can.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at).
+    fn write_zeros_at(&self, offset: u64, length: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        check_range(self.size(), offset, length)?;
+        let mut done = 0;
+        while done < length {
+            let piece = (length - done).min(ZEROS.len() as u64);
+            self.write_all_at(&ZEROS[..piece as usize], offset + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
     /// Makes every completed write durable before it returns.
     ///
     /// # Errors

@@ -68,6 +68,15 @@ pub(crate) struct L2Entry {
 }
 
 impl EntryFormat {
+    /// The entry of a cluster that reads as zeros and has no place; `None` in version 2, which has none.
+    pub(crate) fn zero_entry(self) -> Option<L2Entry> {
+        match (self.is_extended, self.version) {
+            (true, _) => Some(L2Entry { word: 0, bitmap: ALL_ALLOCATED.wrapping_shl(32) }),
+            (false, 3..) => Some(L2Entry { word: ZERO, bitmap: 0 }),
+            (false, _) => None,
+        }
+    }
+
     /// Log2 of how many parts of a cluster are mapped on their own.
     pub(crate) fn part_bits(self) -> u32 {
         if self.is_extended { 5 } else { 0 }

@@ -161,6 +161,47 @@ impl Disk {
         outcome
     }
 
+    /// Makes one whole cluster read as zeros, and gives up its place.
+    fn zero_cluster(&self, state: &mut State, at: u64) -> io::Result<()> {
+        let cluster_bits = self.cluster_bits();
+        let has_backing = self.backing.as_ref().is_some_and(|backing| at < backing.size());
+        let place = self.place(cluster_bits.number(at))?;
+        let entry = match self.slice(place)? {
+            Some(slice) => self.entry(&slice, place.entry).ok_or_else(overflow)?,
+            None if !has_backing => return Ok(()),
+            None => L2Entry { word: 0, bitmap: 0 },
+        };
+        self.refuse_reserved(entry, at)?;
+        let nothing = L2Entry { word: 0, bitmap: 0 };
+        let zero = if has_backing { self.entries.zero_entry() } else { Some(nothing) };
+        let Some(zero) = zero else {
+            return self.write_cluster(state, &vec![0; cluster_bits.buffer_size()], at);
+        };
+        if (entry.word, entry.bitmap) == (zero.word, zero.bitmap) {
+            return Ok(());
+        }
+        let old = self.old_clusters(entry, at)?;
+        // From here on a failure leaves memory and disk apart.
+        let outcome = self.give_up(state, place, zero, old);
+        state.has_failed = outcome.is_err();
+        outcome
+    }
+
+    fn give_up(
+        &self,
+        state: &mut State,
+        place: Place,
+        entry: L2Entry,
+        old: Option<RangeInclusive<u64>>,
+    ) -> io::Result<()> {
+        self.clear_autoclear(state)?;
+        if let Some(old) = old {
+            state.refcounts.release(old)?;
+        }
+        self.own_table(state, place.l1_index)?;
+        self.set_entry(place, entry)
+    }
+
     fn refuse_reserved(&self, entry: L2Entry, guest: u64) -> io::Result<()> {
         if self.entries.reserved_bits(entry.word) == 0 {
             return Ok(());
@@ -394,6 +435,31 @@ impl BlockDeviceMut for Disk {
             self.write_cluster(&mut state, piece, at)?;
             rest = after;
             at = at.saturating_add(length_of(piece));
+            if self.is_pending_too_large(&state)? {
+                let outcome = self.settle(&mut state);
+                state.has_failed = outcome.is_err();
+                outcome?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_zeros_at(&self, offset: u64, length: u64) -> io::Result<()> {
+        check_range(self.size, offset, length)?;
+        let mut state = self.writer()?.lock()?;
+        let cluster_bits = self.cluster_bits();
+        let end = offset.saturating_add(length);
+        let mut at = offset;
+        while at < end {
+            let next = cluster_bits.start(at).saturating_add(cluster_bits.size()).min(end);
+            let is_whole = cluster_bits.is_aligned(at)
+                && (next == self.size || next.saturating_sub(at) == cluster_bits.size());
+            if is_whole {
+                self.zero_cluster(&mut state, at)?;
+            } else {
+                self.write_cluster(&mut state, &vec![0; to_index(next.saturating_sub(at))?], at)?;
+            }
+            at = next;
             if self.is_pending_too_large(&state)? {
                 let outcome = self.settle(&mut state);
                 state.has_failed = outcome.is_err();

@@ -78,10 +78,15 @@ fn work(disk: &dyn BlockDeviceMut, model: &mut Model, seed: u64, rounds: usize) 
             // An even count, so that a write torn in the middle is torn between sectors.
             let count = (2 * (1 + random.below(9))).min(sectors - start) & !1;
             let mut bytes = vec![0; count as usize * SECTOR];
-            random.fill(&mut bytes);
             let offset = start as usize * SECTOR;
-            model.write(offset, &bytes);
-            disk.write_all_at(&bytes, offset as u64)?;
+            if random.below(4) == 0 {
+                model.write(offset, &bytes);
+                disk.write_zeros_at(offset as u64, bytes.len() as u64)?;
+            } else {
+                random.fill(&mut bytes);
+                model.write(offset, &bytes);
+                disk.write_all_at(&bytes, offset as u64)?;
+            }
         }
         if round + 1 < rounds {
             disk.flush()?;

@@ -19,8 +19,13 @@ fn write_randomly(device: &dyn BlockDevice, model: &mut [u8], random: &mut Rando
         let offset = random.below(model.len() as u64) as usize;
         let length = (LENGTHS[random.below(9) as usize] as usize).min(model.len() - offset);
         let mut bytes = vec![0; length];
-        random.fill(&mut bytes);
-        disk.write_all_at(&bytes, offset as u64).unwrap();
+        if random.below(6) == 0 {
+            bytes.fill(0);
+            disk.write_zeros_at(offset as u64, length as u64).unwrap();
+        } else {
+            random.fill(&mut bytes);
+            disk.write_all_at(&bytes, offset as u64).unwrap();
+        }
         model[offset..offset + length].copy_from_slice(&bytes);
         if random.below(50) == 0 {
             disk.flush().unwrap();

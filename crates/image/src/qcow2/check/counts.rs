@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// Clusters in a chunk; chunks exist only where something refers to a cluster.
-const CHUNK: u64 = 1024;
+pub(super) const CHUNK: u64 = 1024;
 const CHUNK_LENGTH: usize = 1024;
 
 /// Chunks that are kept at most: 1 GiB, the references of 16 TiB in clusters of 64 KiB.
@@ -143,11 +143,6 @@ impl Counts {
     /// The references of `CHUNK` clusters from `first` on, a multiple of it; `None` when there are none at all.
     pub(super) fn run(&self, first: u64) -> Option<&[Count]> {
         self.chunk(first / CHUNK)
-    }
-
-    /// Clusters in a [`run`](Self::run).
-    pub(super) fn run_length() -> u64 {
-        CHUNK
     }
 
     /// Whether more clusters were referred to than are kept: what was counted is then not all.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use ondisk::{Result, read_bytes};
 
 use super::super::geometry::length_of;
-use super::counts::{Counts, Owner};
+use super::counts::{CHUNK, Owner};
 use super::run::Checking;
 use crate::{Patch, Problem, Severity};
 
@@ -83,7 +83,7 @@ fn compare_block(checking: &mut Checking, block: u64, first: u64, order: u32, is
     let end = first.saturating_add(per_block(bits.size(), order));
     let mut cluster = first;
     while cluster < end {
-        let run_end = cluster.saturating_add(1).next_multiple_of(Counts::run_length()).min(end);
+        let run_end = cluster.saturating_add(1).next_multiple_of(CHUNK).min(end);
         for (cluster, references) in differing(checking, &stored, order, (first, cluster..run_end)) {
             let index = cluster.saturating_sub(first);
             if references == 0 && cluster >= end_of_file {
@@ -144,7 +144,7 @@ fn differing(
 ) -> Vec<(u64, u32)> {
     let from = range.start.saturating_sub(first);
     let run = checking.counts.run(range.start);
-    let within = usize::try_from(range.start % Counts::run_length()).unwrap_or(0);
+    let within = usize::try_from(range.start % CHUNK).unwrap_or(0);
     let counts = run.and_then(|run| run.get(within..)).unwrap_or_default();
     let references = counts.iter().map(|count| count.references()).chain(std::iter::repeat(0));
     let numbered = range.clone().zip(references);
