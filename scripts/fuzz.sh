@@ -1,0 +1,26 @@
+#!/bin/bash
+# Runs a fuzz target for a while: scripts/fuzz.sh [TARGET] [SECONDS]. Needs `cargo install cargo-fuzz` and g++.
+# Starts from small images of every format that qemu-img makes; findings land in crates/fuzz/artifacts.
+set -euo pipefail
+target=${1:-image}
+seconds=${2:-300}
+cd "$(dirname "$0")/../crates/fuzz"
+corpus=corpus/$target
+mkdir -p "$corpus"
+if [ "$target" = image ]; then
+  # The order of image::FORMATS; the target's first byte is an index into it.
+  number=0
+  for format in $(sed -n '/^pub static FORMATS/,/;/p' ../image/src/lib.rs | grep -o '&[a-z0-9]*::' | tr -d '&:'); do
+    byte=$(printf '\\x%02x' "$number")
+    name=$format
+    [ "$format" = vhd ] && name=vpc
+    if qemu-img create -q -f "$name" /tmp/seed.$$ 1M 2>/dev/null; then
+      qemu-io -f "$name" -c 'write -P 7 0 3k' -c 'write -P 9 700k 1k' /tmp/seed.$$ >/dev/null 2>&1 || true
+      { printf "$byte"; head -c 3000000 /tmp/seed.$$; } >"$corpus/$format"
+      rm -f /tmp/seed.$$
+    fi
+    number=$((number + 1))
+  done
+fi
+# No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
+exec cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001
