@@ -46,6 +46,8 @@ pub struct Head {
     pub start: Vec<u8>,
     /// The last bytes of the file, up to 512.
     pub end: Vec<u8>,
+    /// Length of the file in bytes.
+    pub size: u64,
 }
 
 impl Head {
@@ -58,6 +60,6 @@ impl Head {
         let start = size.min(4096);
         let end = size.min(512);
         let bytes = |offset, length| read_bytes(device, offset, usize::try_from(length).unwrap_or(0));
-        Ok(Self { start: bytes(0, start)?, end: bytes(size.saturating_sub(end), end)? })
+        Ok(Self { start: bytes(0, start)?, end: bytes(size.saturating_sub(end), end)?, size })
     }
 }

@@ -9,18 +9,22 @@
     warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::as_conversions)
 )]
 
+mod blocks;
 mod cache;
 mod create;
 mod error;
 mod format;
 mod gate;
 mod layer;
+mod numbers;
 mod open;
 mod problems;
 pub mod qcow2;
 mod raw;
 mod report;
 mod staging;
+pub mod vdi;
+pub mod vhd;
 
 pub use create::{NewImage, create};
 pub use error::{Error, Result};
@@ -32,7 +36,7 @@ pub use report::{Patch, Problem, Repair, Report, Severity};
 pub use staging::{StagedFile, Staging};
 
 /// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
-pub static FORMATS: &[&ImageFormat] = &[&qcow2::FORMAT, &raw::FORMAT];
+pub static FORMATS: &[&ImageFormat] = &[&qcow2::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
 
 /// The format with this name, ours or QEMU's.
 ///

@@ -1,0 +1,28 @@
+//! Lengths, offsets and indices: the conversions between them, and the error for those that fail.
+
+use std::io;
+
+use ondisk::Corrupt;
+
+/// The length of a buffer as an offset is counted.
+pub(crate) fn length_of<T>(buf: &[T]) -> u64 {
+    u64::try_from(buf.len()).unwrap_or(u64::MAX)
+}
+
+/// A length that must fit in memory, as an index.
+///
+/// # Errors
+/// [`io::ErrorKind::OutOfMemory`], only where addresses have fewer than 64 bits.
+pub(crate) fn to_index(value: u64) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
+/// The failure of arithmetic on numbers that were checked before.
+pub(crate) fn overflow() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an offset in the image exceeds 2^64")
+}
+
+/// Damage that hides bytes, as the error of a read.
+pub(crate) fn damaged(corrupt: Corrupt) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, ondisk::Error::from(corrupt))
+}
