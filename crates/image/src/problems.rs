@@ -4,9 +4,15 @@
 //! kind is kept once for each layer: one truncated file must not fill memory with complaints.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ondisk::Corrupt;
+
+/// Damage that hides bytes, as the error of a read.
+pub(crate) fn damaged(corrupt: Corrupt) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, ondisk::Error::from(corrupt))
+}
 
 /// Shared between the devices of one image.
 #[derive(Debug, Default)]

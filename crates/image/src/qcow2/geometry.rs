@@ -1,6 +1,6 @@
 //! Cluster arithmetic: the only place where offsets are shifted and masked.
 
-use std::io;
+pub(crate) use crate::arithmetic::{length_of, overflow, to_index};
 
 /// log2 of the cluster size in bytes: 9 to 21.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,22 +55,4 @@ impl ClusterBits {
     pub(crate) const fn offset(self, number: u64) -> Option<u64> {
         number.checked_mul(self.size())
     }
-}
-
-/// The length of a buffer as an offset is counted.
-pub(crate) fn length_of<T>(buf: &[T]) -> u64 {
-    u64::try_from(buf.len()).unwrap_or(u64::MAX)
-}
-
-/// A length that must fit in memory, as an index.
-///
-/// # Errors
-/// [`io::ErrorKind::OutOfMemory`], only where addresses have fewer than 64 bits.
-pub(crate) fn to_index(value: u64) -> io::Result<usize> {
-    usize::try_from(value).map_err(|_| io::ErrorKind::OutOfMemory.into())
-}
-
-/// The failure of arithmetic on offsets that were checked against 2^56 or 2^63 before.
-pub(crate) fn overflow() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "an offset in the image exceeds 2^64")
 }

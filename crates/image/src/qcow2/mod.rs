@@ -4,7 +4,6 @@
 
 mod check;
 mod create;
-mod decompress;
 mod entry;
 mod geometry;
 mod header;

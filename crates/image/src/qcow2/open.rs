@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicU64;
 use blockdev::{BlockDevice, Device, FileDevice};
 use ondisk::{Corrupt, Parsed, read_bytes};
 
-use super::decompress::Decompressors;
 use super::entry::EntryFormat;
 use super::header::{Compression, MAGIC, extension, feature};
 use super::reader::Disk;
 use super::snapshot::{self, Entry, Table};
 use super::writer::{Writer, refusal};
 use super::{CreateOptions, Header, create};
+use crate::decompress::{Codec, Decompressors};
 use crate::open::{Opening, Source};
 use crate::{Error, Head, ImageFormat, Layer, LayerDisk, Mode, NewImage, ParentLink, Result, Role, Snapshot};
 
@@ -106,7 +106,10 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Arc<dyn LayerDisk>
         size,
         layer: number,
         shared: opening.shared.clone(),
-        decompressors: Decompressors::new(header.compression),
+        decompressors: Decompressors::new(match header.compression {
+            Compression::Deflate => Codec::Deflate,
+            Compression::Zstd => Codec::Zstd,
+        }),
         writer,
     }))
 }

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use blockdev::{BlockDevice, BlockDeviceMut, Device, Extent, ExtentKind, check_range};
 use ondisk::Corrupt;
 
-use super::decompress::Decompressors;
 use super::entry::{CompressedRange, Content, Damage, EntryFormat, L1_RESERVED, L2Entry, OFFSET};
 use super::geometry::{ClusterBits, length_of, overflow, to_index};
 use super::writer::Writer;
+use crate::decompress::Decompressors;
 use crate::open::Shared;
+pub(super) use crate::problems::damaged;
 use crate::{LayerDisk, OwnContent, OwnRun};
 
 /// Most bytes of an L2 table that are read and cached at once.
@@ -325,7 +326,7 @@ impl Disk {
             if length > 0 {
                 self.file.read_exact_at(&mut decompressor.input, range.offset)?;
             }
-            Ok(decompressor.decompress(cluster))
+            Ok(decompressor.decompress(0, cluster))
         })?;
         let Err(reason) = outcome else { return Ok(()) };
         if available < range.length {
@@ -362,11 +363,6 @@ fn continues(run: &Run, content: Content) -> bool {
         (Content::Host(first), Content::Host(next)) => first.checked_add(run.length) == Some(next),
         _ => false,
     }
-}
-
-/// Damage that hides bytes, as the error of a read.
-pub(super) fn damaged(corrupt: Corrupt) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, ondisk::Error::from(corrupt))
 }
 
 impl fmt::Debug for Disk {
