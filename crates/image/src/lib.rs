@@ -9,14 +9,15 @@
     warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::as_conversions)
 )]
 
+mod arithmetic;
 mod blocks;
 mod cache;
 mod create;
+mod decompress;
 mod error;
 mod format;
 mod gate;
 mod layer;
-mod numbers;
 mod open;
 mod problems;
 pub mod qcow2;
@@ -25,6 +26,7 @@ mod report;
 mod staging;
 pub mod vdi;
 pub mod vhd;
+pub mod vmdk;
 
 pub use create::{NewImage, create};
 pub use error::{Error, Result};
@@ -36,7 +38,8 @@ pub use report::{Patch, Problem, Repair, Report, Severity};
 pub use staging::{StagedFile, Staging};
 
 /// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
-pub static FORMATS: &[&ImageFormat] = &[&qcow2::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
+pub static FORMATS: &[&ImageFormat] =
+    &[&qcow2::FORMAT, &vmdk::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
 
 /// The format with this name, ours or QEMU's.
 ///

@@ -12,8 +12,9 @@ use ondisk::Corrupt;
 
 use super::layout::{Bitmaps, Content, Layout, SECTOR};
 use super::writer::Writer;
-use crate::numbers::{damaged, length_of, overflow, to_index};
+use crate::arithmetic::{length_of, overflow, to_index};
 use crate::open::Shared;
+use crate::problems::damaged;
 use crate::{LayerDisk, OwnContent, OwnRun};
 
 /// Entries of the table that are read and cached at once: 16 KiB.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::layout::{ABSENT, Content, Layout};
-use crate::numbers::{length_of, to_index};
+use crate::arithmetic::{length_of, to_index};
 use blockdev::BlockDevice;
 use ondisk::Corrupt;
 

@@ -19,7 +19,8 @@ use blockdev::{BlockDevice, BlockDeviceMut, check_range};
 
 use super::disk::{BITS, Disk, PAGE, bit, bitmap_offset, set_bit};
 use super::layout::{Bitmaps, Content, SECTOR};
-use crate::numbers::{damaged, length_of, overflow, to_index};
+use crate::arithmetic::{length_of, overflow, to_index};
+use crate::problems::damaged;
 
 /// Changed pages and bitmaps after which a write settles by itself: 32 MiB of pages at most.
 const MAX_PENDING: usize = 1024;

@@ -4,8 +4,8 @@ use ondisk::Error;
 
 use super::header::{ALLOCATED_AT, Header, STRUCTURE};
 use super::open::FORMAT;
+use crate::arithmetic::length_of;
 use crate::blocks::{Layout, Survey, check_table};
-use crate::numbers::length_of;
 use crate::open::{Opening, Source};
 use crate::{Patch, Problem, Report, Result, Severity};
 

@@ -9,9 +9,9 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::header::{RawHeader, SIGNATURE, VERSION};
 use super::open::FORMAT;
+use crate::arithmetic::{overflow, to_index};
 use crate::blocks::{BlockSize, SECTOR};
 use crate::create::new_uuid;
-use crate::numbers::{overflow, to_index};
 use crate::{Error, NewImage, Result};
 
 /// Bytes in a block; QEMU reads no other.

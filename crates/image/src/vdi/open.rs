@@ -13,8 +13,15 @@ use crate::blocks::{Disk, Layout, Writer, survey};
 use crate::open::{Opening, Source};
 use crate::{Head, ImageFormat, Layer, LayerDisk, Mode, ParentLink, Result};
 
-pub(crate) static FORMAT: ImageFormat =
-    ImageFormat { name: "vdi", qemu_name: "vdi", probe, open, check, create: Some(create) };
+pub(crate) static FORMAT: ImageFormat = ImageFormat {
+    name: "vdi",
+    qemu_name: "vdi",
+    probe,
+    open,
+    check,
+    create: Some(create),
+    rename_parent: None,
+};
 
 fn probe(head: &Head) -> bool {
     head.start.get(64..68) == Some(SIGNATURE.to_le_bytes().as_slice())

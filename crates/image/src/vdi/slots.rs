@@ -10,8 +10,8 @@ use std::ops::Range;
 use blockdev::BlockDeviceMut;
 
 use super::header::ALLOCATED_AT;
+use crate::arithmetic::{length_of, to_index};
 use crate::blocks::{Allocator, Layout, Survey};
-use crate::numbers::{length_of, to_index};
 
 /// Bytes of zeros that are written at once.
 const CHUNK: u64 = 1 << 20;

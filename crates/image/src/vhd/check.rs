@@ -11,8 +11,8 @@ use super::footer::{self, DiskType, Footer, Footers, Place};
 use super::header::{self, Header};
 use super::open::{FORMAT, choose};
 use super::parent::{self, read_names};
+use crate::arithmetic::{length_of, to_index};
 use crate::blocks::{Bitmaps, Layout, SECTOR, Survey, check_table};
-use crate::numbers::{length_of, to_index};
 use crate::open::{Opening, Source};
 use crate::{Patch, Problem, Report, Result, Severity};
 

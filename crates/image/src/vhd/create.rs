@@ -72,7 +72,7 @@ fn dynamic(file: &FileDevice, size: u64, block_size: BlockSize) -> std::io::Resu
 
     file.grow(end.saturating_add(footer::LENGTH))?;
     file.write_all_at(header::sealed(raw).as_bytes(), footer::LENGTH)?;
-    let absent = vec![0xff; crate::numbers::to_index(table_length)?];
+    let absent = vec![0xff; crate::arithmetic::to_index(table_length)?];
     file.write_all_at(&absent, table)?;
     file.flush()?;
     let footer = new_footer(size, 3, footer::LENGTH);

@@ -13,13 +13,20 @@ use super::footer::{self, DiskType, Footer, Footers, Place};
 use super::header::{Header, RawHeader};
 use super::parent::{self, read_names};
 use super::room::Room;
+use crate::arithmetic::{length_of, overflow, to_index};
 use crate::blocks::{Disk, Layout, Writer, survey};
-use crate::numbers::{length_of, overflow, to_index};
 use crate::open::{Opening, Source};
 use crate::{Head, ImageFormat, Layer, LayerDisk, Mode, OwnContent, OwnRun, ParentLink, Result};
 
-pub(crate) static FORMAT: ImageFormat =
-    ImageFormat { name: "vhd", qemu_name: "vpc", probe, open, check, create: Some(create) };
+pub(crate) static FORMAT: ImageFormat = ImageFormat {
+    name: "vhd",
+    qemu_name: "vpc",
+    probe,
+    open,
+    check,
+    create: Some(create),
+    rename_parent: None,
+};
 
 /// A copy of the footer at the start, or a footer at the end that fits the file exactly.
 ///

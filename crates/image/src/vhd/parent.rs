@@ -11,8 +11,8 @@ use blockdev::BlockDevice;
 use ondisk::{Corrupt, read_bytes};
 
 use super::header::{Header, RawLocator};
+use crate::arithmetic::length_of;
 use crate::blocks::SECTOR;
-use crate::numbers::length_of;
 
 const STRUCTURE: &str = "VHD parent locator";
 

@@ -8,8 +8,8 @@ use blockdev::BlockDeviceMut;
 use zerocopy::IntoBytes;
 
 use super::footer::{self, RawFooter};
+use crate::arithmetic::to_index;
 use crate::blocks::{Allocator, Bitmaps, Layout, SECTOR};
-use crate::numbers::to_index;
 
 #[derive(Debug)]
 pub(super) struct Room {
