@@ -26,6 +26,7 @@ mod report;
 mod staging;
 pub mod vdi;
 pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
 
 pub use create::{NewImage, create};
@@ -39,7 +40,7 @@ pub use staging::{StagedFile, Staging};
 
 /// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
 pub static FORMATS: &[&ImageFormat] =
-    &[&qcow2::FORMAT, &vmdk::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
+    &[&qcow2::FORMAT, &vmdk::FORMAT, &vhdx::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
 
 /// The format with this name, ours or QEMU's.
 ///

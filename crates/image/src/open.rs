@@ -363,23 +363,32 @@ impl<'a> Opening<'a> {
         };
         let number = self.chain.len();
         let disk = self.open_layer(format, &below).map_err(wrapped)?;
-        let found = self.chain.get(number).and_then(|layer| layer.identity.clone());
-        if let Some(expected) = link.identity.as_ref().filter(|expected| Some(*expected) != found.as_ref()) {
-            let error = Error::ChangedParent {
-                image: image.title(),
-                parent: below.title(),
-                expected: expected.clone(),
-                found: found.unwrap_or_else(|| "none".to_owned()),
-            };
-            if !self.options.accept_changed_parent {
-                return Err(error);
-            }
-            let note = error.to_string();
-            if let Some(layer) = self.chain.get_mut(number) {
-                layer.notes.push(note);
-            }
-        }
+        self.check_identity(image, number, link.identity.as_slice())?;
         Ok(disk)
+    }
+
+    /// Refuses layer `number`, the parent of `image`, if it has none of the identities that the link allows, or
+    /// notes that where the caller accepts it. A link that names none allows any.
+    pub(crate) fn check_identity(&mut self, image: &Source, number: usize, allowed: &[String]) -> Result<()> {
+        let Some(layer) = self.chain.get_mut(number) else { return Ok(()) };
+        let [expected, ..] = allowed else { return Ok(()) };
+        if layer.identity.as_ref().is_some_and(|found| allowed.contains(found)) {
+            return Ok(());
+        }
+        let error = Error::ChangedParent {
+            image: image.title(),
+            parent: layer
+                .path
+                .as_ref()
+                .map_or_else(|| "parent".to_owned(), |path| path.display().to_string()),
+            expected: expected.clone(),
+            found: layer.identity.clone().unwrap_or_else(|| "none".to_owned()),
+        };
+        if !self.options.accept_changed_parent {
+            return Err(error);
+        }
+        layer.notes.push(error.to_string());
+        Ok(())
     }
 
     /// Opens the first of the linked names that exists; the error is that of the first name.
