@@ -89,6 +89,9 @@ impl Header {
 mod tests {
     use super::*;
 
+    /// What is said of a good header after one change.
+    type Case = (&'static str, fn(&mut RawHeader));
+
     fn good() -> RawHeader {
         RawHeader {
             magic: MAGIC,
@@ -109,7 +112,7 @@ mod tests {
             (header.capacity, header.grain, header.directory, header.tables()),
             (32 << 20, 512, 2048, 16)
         );
-        let cases: [(&str, fn(&mut RawHeader)); 6] = [
+        let cases: [Case; 6] = [
             ("magicNumber", |raw| raw.magic[0] = 0),
             ("version 2", |raw| raw.version = 2.into()),
             ("grainSize is 3", |raw| raw.grain_size = 3.into()),

@@ -231,6 +231,9 @@ impl NewHeader {
 mod tests {
     use super::*;
 
+    /// What is said of a good header after one change.
+    type Case = (&'static str, fn(&mut RawHeader));
+
     /// As QEMU writes it for a disk of 102,400 bytes (plaso's image.vmdk).
     fn good() -> RawHeader {
         NewHeader {
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn one_wrong_field_each_is_fatal() {
-        let cases: [(&str, fn(&mut RawHeader)); 12] = [
+        let cases: [Case; 12] = [
             ("magicNumber is KDMW", |raw| raw.magic[3] = b'W'),
             ("version 4 is not supported", |raw| raw.version = 4.into()),
             ("version 0 is not supported", |raw| raw.version = 0.into()),

@@ -94,8 +94,8 @@ fn check_in_file(
     if range.start >= SECTOR && range.end <= size {
         return Ok(());
     }
-    let expected = format!("{} bytes within {SECTOR}..{size}", range.end.saturating_sub(range.start));
-    Err(Corrupt::new(structure, 0, field, expected, range.start))
+    let expected = format!("a directory within bytes {SECTOR}..{size}");
+    Err(Corrupt::new(structure, 0, field, expected, format_args!("byte {}", range.start)))
 }
 
 fn read_hosted(file: &dyn BlockDevice) -> Result<Parsed<Sparse>> {

@@ -12,3 +12,9 @@ mod qcow2_read;
 mod qcow2_write;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod vmdk_read;
+#[cfg(test)]
+mod vmdk_support;
+#[cfg(test)]
+mod vmdk_write;

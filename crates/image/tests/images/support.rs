@@ -53,8 +53,13 @@ impl Folder {
 
     /// Runs commands of `qemu-io` on an image.
     pub(crate) fn qemu_io(&self, name: &str, commands: &[&str]) {
+        self.qemu_io_as("qcow2", name, commands);
+    }
+
+    /// The same on an image of any format.
+    pub(crate) fn qemu_io_as(&self, format: &str, name: &str, commands: &[&str]) {
         let mut command = Command::new("qemu-io");
-        command.current_dir(self.0.path()).args(["-f", "qcow2", name]);
+        command.current_dir(self.0.path()).args(["-f", format, name]);
         for line in commands {
             command.args(["-c", line]);
         }
@@ -80,6 +85,14 @@ impl Folder {
     /// The disk inside an image, as QEMU reads it.
     pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         self.must(&format!("qemu-img convert -O raw {name} content.raw"));
+        let bytes = self.read("content.raw");
+        std::fs::remove_file(self.path("content.raw")).unwrap();
+        bytes
+    }
+
+    /// The same for an image whose format QEMU is told.
+    pub(crate) fn content_as(&self, format: &str, name: &str) -> Vec<u8> {
+        self.must(&format!("qemu-img convert -f {format} -O raw {name} content.raw"));
         let bytes = self.read("content.raw");
         std::fs::remove_file(self.path("content.raw")).unwrap();
         bytes
