@@ -97,9 +97,8 @@ def variants():
         rows.append(convert(f"vhdx blocks {size}", "vhdx", f"-o block_size={size}"))
     rows.append(convert("vhdx without zero state", "vhdx", "-o block_state_zero=off"))
     rows.append(convert("vhdx log 2M", "vhdx", "-o log_size=2M"))
-    for kind in ("off", "metadata"):
-        rows.append(convert(f"vdi preallocation {kind}", "vdi", f"-o preallocation={kind}" if kind != "off" else ""))
-    rows.append(("vdi static", "vdi", "vdi", ["qemu-img create -q -f vdi -o preallocation=metadata {f} 20M", io("vdi", ["write -P 7 1M 3M"])]))
+    rows.append(convert("vdi dynamic", "vdi"))
+    rows.append(convert("vdi static", "vdi", "-o static=on"))
     rows.append(convert("vdi odd size", "vdi", "", "odd.raw"))
     return rows
 

@@ -44,8 +44,11 @@ pub fn convert(
     // A folder of its own: an image may be several files, which know each other by name.
     let work = tempfile::Builder::new().prefix(".guestmend-").tempdir_in(folder)?;
     let path = work.path().join(name);
-    image::create(&path, format, new)?;
-    {
+    let stream = image::format_named(format)?.stream;
+    if let Some(stream) = stream.filter(|stream| new.subformat.as_deref() == Some(stream.subformat)) {
+        (stream.write)(&path, source)?;
+    } else {
+        image::create(&path, format, new)?;
         let options = Options { format: Some(format), mode: Mode::ReadWrite, ..Options::default() };
         let target = image::open(&path, &options, &FolderGate::new())?;
         let disk = blockdev::writable(&target.device)?;

@@ -209,6 +209,7 @@ fn a_converted_disk_is_the_same_disk() {
     let (folder, image) = copy("centos7-vda-ext4.qcow2");
     for (name, more) in [
         ("new.raw", &[][..]),
+        ("new.vmdk", &["--subformat", "streamOptimized"][..]),
         ("new.qcow2", &["--cluster-size", "4096"][..]),
         ("new.img", &["--to", "qcow2"][..]),
     ] {
@@ -218,9 +219,42 @@ fn a_converted_disk_is_the_same_disk() {
         assert_eq!(judge("qemu-img", &["compare", text(&image), text(&out)]).0, 0, "{name}");
         assert_eq!(run(&["image", "convert", text(&image), text(&out)]).0, 2, "nothing is overwritten");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "nothing else is left behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5, "nothing else is left behind");
     let out = folder.path().join("new.unknown");
     assert_eq!(run(&["image", "convert", text(&image), text(&out)]).0, 2);
+}
+
+#[test]
+fn the_parent_of_a_vmdk_is_known_by_its_content_id() {
+    if !has("qemu-img") || !has("qemu-io") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        "qemu-img create -q -f vmdk parent.vmdk 4M",
+        "qemu-img create -q -f vmdk other.vmdk 4M",
+        "qemu-img create -q -f vmdk -b parent.vmdk -F vmdk child.vmdk",
+        "mv parent.vmdk moved.vmdk",
+    ];
+    for line in lines {
+        assert_eq!(qemu(folder.path(), line).0, 0, "{line}");
+    }
+    let child = folder.path().join("child.vmdk");
+    let before = bytes(&child);
+    let (code, chain) = json(&["image", "chain", text(&child)]);
+    let found = chain["candidates"].as_array().unwrap();
+    assert_eq!((code, found.len(), found[0]["by"].as_str()), (1, 1, Some("identity")), "{chain}");
+    assert!(found[0]["file"].as_str().unwrap().ends_with("moved.vmdk"));
+    let rebase =
+        |parent: &str| run(&["image", "rebase", "--unsafe-metadata-only", "--parent", parent, text(&child)]);
+    let (code, _, err) = rebase("other.vmdk");
+    assert!(code == 2 && err.contains("was made from"), "another disk is refused: {err}");
+    assert!(bytes(&child) == before);
+    assert_eq!(rebase("moved.vmdk").0, 0);
+    assert_eq!(json(&["image", "chain", text(&child)]).0, 0);
+    assert_eq!(qemu(folder.path(), "qemu-img convert -O raw child.vmdk child.raw").0, 0);
+    assert_eq!(run(&["undo", text(&child)]).0, 0);
+    assert!(bytes(&child) == before);
 }
 
 /// A program of QEMU's that holds an image open for writing.

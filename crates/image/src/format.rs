@@ -10,6 +10,15 @@ use ondisk::read_bytes;
 use crate::open::{Opening, Source};
 use crate::{LayerDisk, NewImage, Patch, Report, Result};
 
+/// A kind of image that is written once, from the disk it is to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// Its name, as [`NewImage::subformat`] has it.
+    pub subformat: &'static str,
+    /// Writes the disk to a new image at a path that must not exist.
+    pub write: fn(&Path, &dyn BlockDevice) -> Result<()>,
+}
+
 /// See [`ImageFormat::rename_parent`].
 pub(crate) type RenameParent = fn(&Source, &[u8], &ImageFormat) -> Result<Vec<Patch>>;
 
@@ -28,6 +37,8 @@ pub struct ImageFormat {
     pub(crate) check: fn(&Source, &mut Opening<'_>) -> Result<Report>,
     /// Makes a new, empty image at a path that must not exist; `None` when this format is not written.
     pub create: Option<fn(&Path, &NewImage) -> Result<()>>,
+    /// The kind of image within this format that is written as a whole and then only read.
+    pub stream: Option<Stream>,
     /// The patches that make the image name another parent, of the given name and format; `None` when images of
     /// this format have no parents.
     pub(crate) rename_parent: Option<RenameParent>,

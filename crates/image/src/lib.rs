@@ -31,7 +31,7 @@ pub mod vmdk;
 
 pub use create::{NewImage, create};
 pub use error::{Error, Result};
-pub use format::{Head, ImageFormat};
+pub use format::{Head, ImageFormat, Stream};
 pub use gate::{Allowed, DenyAll, FolderGate, Gate, Refusal, Request, Role};
 pub use layer::{Layer, LayerDisk, OwnContent, OwnRun, ParentLink, Snapshot};
 pub use open::{Image, Mode, Options, chain, check, check_device, open, open_device, rename_parent};

@@ -18,6 +18,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check: nothing_to_check,
     create: Some(create),
+    stream: None,
     rename_parent: None,
 };
 

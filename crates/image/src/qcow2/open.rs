@@ -24,6 +24,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check: super::check::check,
     create: Some(create_file),
+    stream: None,
     rename_parent: Some(super::rename::rename_parent),
 };
 

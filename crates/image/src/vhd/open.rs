@@ -25,6 +25,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check,
     create: Some(create),
+    stream: None,
     rename_parent: None,
 };
 

@@ -23,6 +23,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check,
     create: Some(create_file),
+    stream: None,
     rename_parent: None,
 };
 

@@ -15,6 +15,7 @@ mod grains;
 mod header;
 mod names;
 mod open;
+mod rename;
 mod sesparse;
 mod space;
 mod sparse;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use blockdev::{BlockDevice, Device};
+use blockdev::{BlockDevice, BlockDeviceMut, Device, FileDevice};
 use ondisk::{Corrupt, Error as OndiskError, Parsed, read_bytes, read_value};
 
 use super::descriptor::{self, Access, Descriptor, Kind, NO_PARENT};
@@ -14,10 +14,10 @@ use super::header::{RawHeader, SECTOR};
 use super::sparse::{self, Sparse};
 use super::tables::Tables;
 use super::writer::Writer;
-use super::{check, create, names};
+use super::{check, create, names, rename, stream_writer};
 use crate::decompress::{Codec, Decompressors};
 use crate::open::{Opening, Source, printable};
-use crate::{Error, Head, ImageFormat, Layer, LayerDisk, Mode, ParentLink, Result, Role};
+use crate::{Error, Head, ImageFormat, Layer, LayerDisk, Mode, ParentLink, Result, Role, Stream};
 
 pub(crate) static FORMAT: ImageFormat = ImageFormat {
     name: "vmdk",
@@ -26,11 +26,26 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     open,
     check: check::check,
     create: Some(create::create_files),
-    rename_parent: None,
+    stream: Some(Stream { subformat: "streamOptimized", write: write_stream }),
+    rename_parent: Some(rename::rename_parent),
 };
 
 /// Bound on the length of a disk in bytes.
 const MAX_SIZE: u64 = 1 << 62;
+
+/// Writes `disk` to a new streamOptimized image at `path`.
+fn write_stream(path: &Path, disk: &dyn BlockDevice) -> Result<()> {
+    let failed = |source| Error::Open { path: path.to_owned(), source };
+    let file = FileDevice::create_new(path).map_err(failed)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let written = stream_writer::write_stream_optimized(&file, disk, &name);
+    written.map_err(|source| Error::Format {
+        image: path.display().to_string(),
+        format: FORMAT.name,
+        source,
+    })?;
+    file.flush().map_err(failed)
+}
 
 fn probe(head: &Head) -> bool {
     sparse::is_sparse(&head.start) || descriptor::looks_like_one(&head.start)
@@ -128,7 +143,10 @@ impl Plan {
 }
 
 /// Where the descriptor inside a sparse extent is, and whether the file has nothing else.
-fn embedded(file: &dyn BlockDevice, start: &[u8]) -> ondisk::Result<Option<(std::ops::Range<u64>, bool)>> {
+pub(super) fn embedded(
+    file: &dyn BlockDevice,
+    start: &[u8],
+) -> ondisk::Result<Option<(std::ops::Range<u64>, bool)>> {
     if !start.starts_with(&super::header::MAGIC) {
         return Ok(None);
     }
