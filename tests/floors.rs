@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Crates by floor, the ground first. A crate may use the floors below its own.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["blockdev", "guest-files"],
     &["ondisk"],
+    &["luks"],
     &["image", "volume", "filesystem"],
     &["filesystem-ext4", "filesystem-xfs"],
     &["storage"],

@@ -1,9 +1,10 @@
 //! QEMU's format: clusters allocated on demand, backing files, compression, snapshots.
 //!
-//! QEMU docs/interop/qcow2. Versions 2 and 3; encryption is recognised and refused.
+//! QEMU docs/interop/qcow2. Versions 2 and 3.
 
 mod check;
 mod create;
+mod encryption;
 mod entry;
 mod geometry;
 mod header;

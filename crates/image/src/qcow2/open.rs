@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicU64;
 use blockdev::{BlockDevice, Device, FileDevice};
 use ondisk::{Corrupt, Parsed, read_bytes};
 
+use super::encryption::DataCipher;
 use super::entry::EntryFormat;
-use super::header::{Compression, MAGIC, extension, feature};
+use super::header::{Compression, Encryption, MAGIC, extension, feature};
 use super::reader::Disk;
 use super::snapshot::{self, Entry, Table};
 use super::writer::{Writer, refusal};
@@ -57,10 +58,6 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Arc<dyn LayerDisk>
     problems.append(&mut snapshots.problems);
     let snapshots = snapshots.value;
 
-    if header.encryption.is_some() {
-        let error = ondisk::Error::unsupported("qcow2 header", "encryption");
-        return Err(failed(error));
-    }
     let chosen = match &source.snapshot {
         Some(name) => Some(find(&snapshots.entries, name).ok_or_else(|| source.no_snapshot(name))?),
         None => None,
@@ -84,6 +81,7 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Arc<dyn LayerDisk>
     for problem in problems {
         opening.report(problem);
     }
+    let encryption = DataCipher::open(source, &header, opening.options.passphrase)?;
     let data = match header.has(feature::DATA_FILE) {
         true => Some(open_data_file(source, &header, number, opening)?),
         false => None,
@@ -107,6 +105,7 @@ fn open(source: &Source, opening: &mut Opening<'_>) -> Result<Arc<dyn LayerDisk>
         size,
         layer: number,
         shared: opening.shared.clone(),
+        encryption,
         decompressors: Decompressors::new(match header.compression {
             Compression::Deflate => Codec::Deflate,
             Compression::Zstd => Codec::Zstd,
@@ -177,6 +176,9 @@ fn describe(source: &Source, header: &Header, snapshots: &[Entry]) -> Layer {
         vec![format!("version {}", header.version), format!("cluster size {}", header.cluster_size())];
     if header.compression == Compression::Zstd {
         features.push("compression zstd".to_owned());
+    }
+    if let Some(encryption) = header.encryption {
+        features.push(format!("encrypted, {}", if encryption == Encryption::Aes { "AES" } else { "LUKS" }));
     }
     if header.has(feature::EXTENDED_L2) {
         features.push("extended L2 entries".to_owned());

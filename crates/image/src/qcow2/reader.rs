@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use blockdev::{BlockDevice, BlockDeviceMut, Device, Extent, ExtentKind, check_range};
 use ondisk::Corrupt;
 
+use super::encryption::{DataCipher, SECTOR};
 use super::entry::{CompressedRange, Content, Damage, EntryFormat, L1_RESERVED, L2Entry, OFFSET};
 use super::geometry::{ClusterBits, length_of, overflow, to_index};
 use super::writer::Writer;
@@ -46,6 +47,8 @@ pub(crate) struct Disk {
     pub(super) layer: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) decompressors: Decompressors,
+    /// Of guest data in clusters that are not compressed.
+    pub(super) encryption: Option<DataCipher>,
     pub(super) writer: Option<Writer>,
 }
 
@@ -260,6 +263,26 @@ impl Disk {
         self.shared.problems.record(self.layer, corrupt);
     }
 
+    /// Guest data at byte `host`, which is byte `guest` of the disk, decrypted.
+    fn read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> io::Result<()> {
+        let Some(encryption) = &self.encryption else { return self.read_host(buf, host) };
+        if host.is_multiple_of(SECTOR) && length_of(buf).is_multiple_of(SECTOR) {
+            self.read_host(buf, host)?;
+            encryption.decrypt(buf, host, guest);
+            return Ok(());
+        }
+        // Sectors are decrypted whole. Both offsets lie equally far into their sector.
+        let into = host % SECTOR;
+        let length = into.saturating_add(length_of(buf)).next_multiple_of(SECTOR);
+        let (host, guest) = (host.saturating_sub(into), guest.saturating_sub(into));
+        let mut sectors = vec![0; to_index(length)?];
+        self.read_host(&mut sectors, host)?;
+        encryption.decrypt(&mut sectors, host, guest);
+        let bytes = sectors.get(to_index(into)?..).and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(bytes.ok_or_else(overflow)?);
+        Ok(())
+    }
+
     /// Guest data at byte `host`, with zeros where the file has ended.
     fn read_host(&self, buf: &mut [u8], host: u64) -> io::Result<()> {
         let file = self.data.as_ref().unwrap_or(&self.file);
@@ -387,7 +410,7 @@ impl BlockDevice for Disk {
             match run.content {
                 Content::Zero => piece.fill(0),
                 Content::Unallocated => self.read_backing(piece, at)?,
-                Content::Host(host) => self.read_host(piece, host)?,
+                Content::Host(host) => self.read_data(piece, host, at)?,
                 Content::Compressed(range) => self.read_compressed(piece, at, range)?,
             }
             rest = after;
@@ -431,6 +454,7 @@ impl LayerDisk for Disk {
         let content = match content {
             Content::Unallocated => OwnContent::Absent,
             Content::Zero => OwnContent::Zero,
+            Content::Host(_) if self.encryption.is_some() => OwnContent::Encoded,
             Content::Host(offset) => OwnContent::Stored { file: usize::from(self.data.is_some()), offset },
             Content::Compressed(_) => OwnContent::Encoded,
         };

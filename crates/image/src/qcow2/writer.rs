@@ -150,13 +150,13 @@ impl Disk {
         };
         self.refuse_reserved(entry, guest)?;
         if let Some(host) = self.own_cluster(state, entry, guest)? {
-            return self.write_in_place(state, bytes, host.saturating_add(cluster_bits.within(at)), host);
+            return self.write_in_place(state, bytes, at, host);
         }
         let whole = self.whole_cluster(bytes, at)?;
         let content = whole.as_deref().unwrap_or(bytes);
         let old = self.old_clusters(entry, guest)?;
         // From here on a failure leaves memory and disk apart.
-        let outcome = self.write_new(state, content, place, old);
+        let outcome = self.write_new(state, content, guest, place, old);
         state.has_failed = outcome.is_err();
         outcome
     }
@@ -241,7 +241,20 @@ impl Disk {
         }
     }
 
-    fn write_in_place(&self, state: &mut State, bytes: &[u8], at: u64, cluster: u64) -> io::Result<()> {
+    /// Writes guest bytes from `guest` on into `cluster`, the host cluster that holds theirs.
+    fn write_in_place(&self, state: &mut State, bytes: &[u8], guest: u64, cluster: u64) -> io::Result<()> {
+        let whole;
+        let (bytes, guest) = match &self.encryption {
+            None => (bytes, guest),
+            Some(encryption) => {
+                let (mut sectors, start) = self.whole_sectors(bytes, guest)?;
+                let host = cluster.saturating_add(self.cluster_bits().within(start));
+                encryption.encrypt(&mut sectors, host, start);
+                whole = sectors;
+                (whole.as_slice(), start)
+            }
+        };
+        let at = cluster.saturating_add(self.cluster_bits().within(guest));
         self.clear_autoclear(state)?;
         let file = blockdev::writable(&self.file)?;
         if at.saturating_add(length_of(bytes)) > self.file.size() {
@@ -249,6 +262,21 @@ impl Disk {
             file.grow(cluster.saturating_add(self.cluster_bits().size()))?;
         }
         file.write_all_at(bytes, at)
+    }
+
+    /// The present content of the sectors around `bytes`, with those laid over it, and where on the disk they start.
+    fn whole_sectors(&self, bytes: &[u8], at: u64) -> io::Result<(Vec<u8>, u64)> {
+        let into = at % SECTOR;
+        let start = at.saturating_sub(into);
+        let length = into.saturating_add(length_of(bytes)).next_multiple_of(SECTOR);
+        let mut sectors = vec![0; to_index(length)?];
+        if into != 0 || length != length_of(bytes) {
+            let on_disk = to_index(self.size.saturating_sub(start).min(length))?;
+            self.read_exact_at(sectors.get_mut(..on_disk).ok_or_else(overflow)?, start)?;
+        }
+        let target = sectors.get_mut(to_index(into)?..).and_then(|rest| rest.get_mut(..bytes.len()));
+        target.ok_or_else(overflow)?.copy_from_slice(bytes);
+        Ok((sectors, start))
     }
 
     /// The present content of the whole cluster with `bytes` laid over it; `None` when `bytes` are all of it.
@@ -283,11 +311,12 @@ impl Disk {
         range.map_err(|damage| damaged(self.corrupt_entry(guest, damage)))
     }
 
-    /// Puts `content` into a new cluster and points the entry at `place` to it, in memory.
+    /// Puts `content`, a whole cluster from byte `guest` of the disk on, into a new cluster and points the entry at `place` to it, in memory.
     fn write_new(
         &self,
         state: &mut State,
         content: &[u8],
+        guest: u64,
         place: Place,
         old: Option<RangeInclusive<u64>>,
     ) -> io::Result<()> {
@@ -297,7 +326,15 @@ impl Disk {
         }
         self.own_table(state, place.l1_index)?;
         let host = state.refcounts.allocate()?;
-        blockdev::writable(&self.file)?.write_all_at(content, host)?;
+        let file = blockdev::writable(&self.file)?;
+        match &self.encryption {
+            None => file.write_all_at(content, host)?,
+            Some(encryption) => {
+                let mut content = content.to_vec();
+                encryption.encrypt(&mut content, host, guest);
+                file.write_all_at(&content, host)?;
+            }
+        }
         self.set_entry(place, L2Entry { word: host | COPIED, bitmap: ALL_ALLOCATED })
     }
 

@@ -5,6 +5,8 @@ mod hostile;
 #[cfg(test)]
 mod qcow2_check;
 #[cfg(test)]
+mod qcow2_encrypted;
+#[cfg(test)]
 mod qcow2_power_cut;
 #[cfg(test)]
 mod qcow2_read;

@@ -263,17 +263,3 @@ fn dirty_and_corrupt_images_are_read_with_a_note() {
         assert!(refused.contains(&format!("it is marked {word}")), "{refused}");
     }
 }
-
-#[test]
-fn encrypted_images_are_refused() {
-    if !has_qemu() {
-        return;
-    }
-    let folder = folder();
-    folder.must(
-        "qemu-img convert -f raw -O qcow2 --object secret,id=s,data=abc \
-         -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 odd.raw luks.qcow2",
-    );
-    let refused = std::error::Error::source(&folder.open("luks.qcow2").unwrap_err()).unwrap().to_string();
-    assert_eq!(refused, "qcow2 header: encryption is not supported");
-}
