@@ -19,3 +19,8 @@ pub(crate) fn to_index(value: u64) -> io::Result<usize> {
 pub(crate) fn overflow() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "an offset in the image exceeds 2^64")
 }
+
+/// The least multiple of `unit`, which is not 0, from `value` on; `u64::MAX` when that exceeds 64 bits.
+pub(crate) fn round_up(value: u64, unit: u64) -> u64 {
+    value.checked_next_multiple_of(unit).unwrap_or(u64::MAX)
+}

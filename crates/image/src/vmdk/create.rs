@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::header::{NewHeader, SECTOR, flag};
 use super::open::FORMAT;
-use crate::arithmetic::length_of;
+use crate::arithmetic::{length_of, round_up};
 use crate::{Error, NewImage, Result};
 
 /// The usual grain in sectors: 64 KiB.
@@ -165,7 +165,7 @@ impl<'a> Creation<'a> {
     /// A sparse extent, with its descriptor if it is the whole image.
     fn sparse(&self, path: &Path, sectors: u64, text: Option<&str>, made: &mut Vec<PathBuf>) -> Result<()> {
         let layout = Layout::new(sectors, self.grain, text.is_some());
-        if layout.header.overhead.saturating_add(sectors.next_multiple_of(self.grain)) > MAX_SECTORS {
+        if layout.header.overhead.saturating_add(round_up(sectors, self.grain)) > MAX_SECTORS {
             return Err(refused("a sparse extent cannot hold 2 TiB: choose a split or a flat subformat"));
         }
         let file = new_file(path, made)?;
@@ -209,7 +209,7 @@ impl Layout {
             descriptor,
             redundant,
             directory,
-            overhead: directory.saturating_add(copy).next_multiple_of(grain),
+            overhead: round_up(directory.saturating_add(copy), grain),
         };
         Self { header, tables }
     }

@@ -19,6 +19,7 @@ use super::header::SECTOR;
 use super::space::Space;
 use super::stream::{RawMarker, decode_grain_marker, kind};
 use super::tables::{Content, Copy, Scheme, Tables};
+use crate::arithmetic::round_up;
 use crate::{Patch, Problem, Report, Severity};
 
 /// Ranges of the guest's disk that one problem names.
@@ -186,7 +187,7 @@ impl<'a> Examination<'a> {
     fn claim_headers(&mut self) {
         let tables = self.tables();
         let size = tables.file.size();
-        let mut claim = |range: Range<u64>| self.space.claim(range.start..range.end.next_multiple_of(SECTOR));
+        let mut claim = |range: Range<u64>| self.space.claim(range.start..round_up(range.end, SECTOR));
         claim(0..SECTOR);
         let mut ranges = Vec::new();
         match &tables.scheme {
@@ -265,7 +266,11 @@ impl<'a> Examination<'a> {
         let name = if copy == Copy::First { "first" } else { "second" };
         let problem = match corrupt {
             Some(corrupt) => Problem::from(&corrupt),
-            None => Problem::error(DIRECTORY, at, format!("the {name} copy lacks table {number}")),
+            None => {
+                // A writer makes the first copy first.
+                let severity = if copy == Copy::First { Severity::Error } else { Severity::Note };
+                Problem::new(severity, DIRECTORY, at, format!("the {name} copy lacks table {number}"))
+            }
         };
         let words = tables.read_words(known, tables.entries)?;
         let mut problem = self.with_entry_repaired(problem, copy, number, &words)?;
@@ -284,7 +289,7 @@ impl<'a> Examination<'a> {
     ) -> io::Result<()> {
         let Ok(Some(at)) = *place else { return Ok(()) };
         let tables = self.tables();
-        let mut range = at..at.saturating_add(tables.table_size()).next_multiple_of(SECTOR);
+        let mut range = at..round_up(at.saturating_add(tables.table_size()), SECTOR);
         self.end = self.end.max(range.end);
         // Tables of seSparse lie in one area, which the file may have as a whole.
         if !self.space.claim(range.clone()) {
@@ -401,8 +406,8 @@ impl<'a> Examination<'a> {
 
     /// Where table `number` of a copy lies, when all tables follow their directory.
     fn slot(&self, copy: Copy, number: u64) -> Option<u64> {
-        let first = self.tables().directory(copy)?.end.next_multiple_of(SECTOR);
-        let size = self.tables().table_size().next_multiple_of(SECTOR);
+        let first = round_up(self.tables().directory(copy)?.end, SECTOR);
+        let size = round_up(self.tables().table_size(), SECTOR);
         first.checked_add(number.checked_mul(size)?)
     }
 
@@ -497,7 +502,7 @@ impl<'a> Examination<'a> {
                 let expected = format!("at most {available} bytes before the end of the file");
                 return Err(Corrupt::new("VMDK marker", at, "size", expected, length));
             }
-            Ok(at..end.next_multiple_of(SECTOR))
+            Ok(at..round_up(end, SECTOR))
         }))
     }
 

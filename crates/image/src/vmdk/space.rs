@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::arithmetic::round_up;
+
 /// Units in a page of the bitmap.
 const IN_PAGE: u64 = 4096;
 
@@ -117,8 +119,7 @@ impl Space {
 
     /// Bytes within `range` that nothing uses, and the first of them.
     pub(super) fn unused(&self, range: Range<u64>) -> Option<(u64, u64)> {
-        let Range { start: first, end } =
-            self.units(&(range.start.next_multiple_of(self.unit.max(1))..range.end));
+        let Range { start: first, end } = self.units(&(round_up(range.start, self.unit.max(1))..range.end));
         let mut count = 0_u64;
         let mut found = None;
         let mut at = first;

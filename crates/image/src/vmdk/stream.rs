@@ -12,7 +12,7 @@ use ondisk::{Corrupt, Result, le, read_value};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::header::{AT_END, Header, MAGIC, RawHeader, SECTOR};
-use crate::arithmetic::to_index;
+use crate::arithmetic::{round_up, to_index};
 
 /// Bytes of a grain's marker before its data.
 pub(super) const GRAIN_MARKER: u64 = 12;
@@ -125,7 +125,7 @@ fn scan(file: &dyn BlockDevice, header: &Header) -> Result<End> {
     let size = file.size();
     let mut grains = Vec::new();
     let start = header.overhead.max(header.descriptor.as_ref().map_or(SECTOR, |range| range.end)).max(SECTOR);
-    let mut at = start.next_multiple_of(SECTOR);
+    let mut at = round_up(start, SECTOR);
     let mut steps = 0_usize;
     while at.saturating_add(SECTOR) <= size && steps < MAX_MARKERS {
         steps = steps.saturating_add(1);
@@ -141,7 +141,7 @@ fn scan(file: &dyn BlockDevice, header: &Header) -> Result<End> {
                 // Cut in the middle of a grain, or no marker at all.
                 break;
             }
-            at = end.next_multiple_of(SECTOR);
+            at = round_up(end, SECTOR);
             continue;
         }
         let data = marker.value.get().saturating_mul(SECTOR);

@@ -83,8 +83,21 @@ pub(super) enum Copy {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) tables: BTreeMap<u64, Arc<[u64]>>,
-    /// Where tables lie that no directory points to yet: the first copy and the second.
-    pub(super) places: HashMap<u64, (u64, Option<u64>)>,
+    /// Where copies of tables lie that no directory points to yet.
+    pub(super) places: HashMap<u64, NewPlaces>,
+}
+
+/// Where the copies of one table lie that are new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewPlaces {
+    pub(super) first: Option<u64>,
+    pub(super) second: Option<u64>,
+}
+
+impl NewPlaces {
+    pub(super) fn of(self, copy: Copy) -> Option<u64> {
+        if copy == Copy::First { self.first } else { self.second }
+    }
 }
 
 /// What the words of one table say about a grain. Offsets in bytes.

@@ -24,8 +24,8 @@ use super::descriptor::Descriptor;
 use super::disk::{Disk, Part, Placed};
 use super::grains::{Grains, Place};
 use super::header::SECTOR;
-use super::tables::{Content, Copy, Scheme};
-use crate::arithmetic::{length_of, overflow, to_index};
+use super::tables::{Content, Copy, NewPlaces, Scheme};
+use crate::arithmetic::{length_of, overflow, round_up, to_index};
 use crate::problems::damaged;
 
 /// Changed tables of one extent after which a write settles by itself: 8 MiB.
@@ -185,23 +185,14 @@ impl Disk {
         let tables = &grains.tables;
         // Loaded before the lock is taken: loading takes it too.
         let present = tables.table(place.table)?;
-        let new_place = match present {
-            Some(_) => None,
-            None => {
-                let size = tables.table_size().next_multiple_of(SECTOR);
-                let has_second = tables.directory(Copy::Second).is_some();
-                let copies = if has_second { 2 } else { 1 };
-                let at = state.take(extent.start, grains, size.saturating_mul(copies))?;
-                Some((at, has_second.then(|| at.saturating_add(size))))
-            }
-        };
+        let new_places = new_places(state, extent, grains, place.table, present.is_some())?;
         let present = match present {
             Some(present) => present,
             None => vec![0; to_index(tables.entries)?].into(),
         };
         let mut changes = tables.changes_mut()?;
-        if let Some(new_place) = new_place {
-            changes.places.insert(place.table, new_place);
+        if let Some(new_places) = new_places {
+            changes.places.insert(place.table, new_places);
         }
         let table = Arc::make_mut(changes.tables.entry(place.table).or_insert(present));
         *table.get_mut(to_index(place.entry)?).ok_or_else(overflow)? = word;
@@ -223,13 +214,42 @@ impl Disk {
     }
 }
 
+/// Takes room for the copies of a table that do not exist yet: both of a new one, or a second one that a power cut
+/// prevented.
+fn new_places(
+    state: &mut State,
+    extent: &Placed,
+    grains: &Grains,
+    number: u64,
+    has_first: bool,
+) -> io::Result<Option<NewPlaces>> {
+    let tables = &grains.tables;
+    let has_second = {
+        let changes = tables.changes();
+        if changes.as_ref().is_some_and(|changes| changes.places.contains_key(&number)) {
+            return Ok(None);
+        }
+        tables.directory(Copy::Second).is_none()
+            || tables.place(Copy::Second, number)?.map_err(damaged)?.is_some()
+    };
+    if has_first && has_second {
+        return Ok(None);
+    }
+    let size = round_up(tables.table_size(), SECTOR);
+    let copies = u64::from(!has_first).saturating_add(u64::from(!has_second));
+    let at = state.take(extent.start, grains, size.saturating_mul(copies))?;
+    let first = (!has_first).then_some(at);
+    let second_at = if has_first { at } else { at.saturating_add(size) };
+    Ok(Some(NewPlaces { first, second: (!has_second).then_some(second_at) }))
+}
+
 fn settle_grains(grains: &Grains) -> io::Result<()> {
     let tables = &grains.tables;
     let file = blockdev::writable(&tables.file)?;
     let mut changes = tables.changes_mut()?;
-    for (number, (first, second)) in &changes.places {
+    for (number, places) in &changes.places {
         let table = changes.tables.get(number).ok_or_else(overflow)?;
-        for at in std::iter::once(*first).chain(*second) {
+        for at in [places.first, places.second].into_iter().flatten() {
             file.write_all_at(&encode(table), at)?;
         }
     }
@@ -240,9 +260,8 @@ fn settle_grains(grains: &Grains) -> io::Result<()> {
     for copy in [Copy::First, Copy::Second] {
         let Some(directory) = tables.directory(copy) else { continue };
         for (number, table) in &changes.tables {
-            if let Some((first, second)) = changes.places.get(number) {
-                let at = if copy == Copy::First { Some(*first) } else { *second };
-                let word = u32::try_from(at.ok_or_else(overflow)? / SECTOR).map_err(|_| overflow())?;
+            if let Some(at) = changes.places.get(number).and_then(|places| places.of(copy)) {
+                let word = u32::try_from(at / SECTOR).map_err(|_| overflow())?;
                 let within = number.saturating_mul(tables.word_size());
                 file.write_all_at(&word.to_le_bytes(), directory.start.saturating_add(within))?;
                 tables.forget_directory(copy, *number);

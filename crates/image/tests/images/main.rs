@@ -15,6 +15,10 @@ mod qcow2_write;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod vmdk_hostile;
+#[cfg(test)]
+mod vmdk_power_cut;
+#[cfg(test)]
 mod vmdk_read;
 #[cfg(test)]
 mod vmdk_support;

@@ -10,23 +10,23 @@ use crate::support::{Folder, Random, assert_same, disk_content, has_qemu, read_a
 use blockdev::{BlockDeviceMut, Device, MemoryDevice, PowerCut, Survivors};
 use image::{FolderGate, Image, Mode, Options};
 
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// What the disk may hold after a cut.
-struct Model {
+pub(crate) struct Model {
     cluster: usize,
     /// At the last completed flush.
     settled: Vec<u8>,
     /// After the last completed write.
     current: Vec<u8>,
     /// Clusters that were in the image's own hands at the last completed flush: written in place since.
-    own: BTreeSet<usize>,
+    pub(crate) own: BTreeSet<usize>,
     /// Every content that a sector had since the last completed flush, by its number.
     versions: BTreeMap<usize, Vec<Vec<u8>>>,
 }
 
 impl Model {
-    fn new(content: Vec<u8>, cluster: usize) -> Self {
+    pub(crate) fn new(content: Vec<u8>, cluster: usize) -> Self {
         let settled = content.clone();
         Self { cluster, settled, current: content, own: BTreeSet::new(), versions: BTreeMap::new() }
     }
@@ -46,7 +46,7 @@ impl Model {
         self.versions.clear();
     }
 
-    fn check(&self, found: &[u8], what: &str) {
+    pub(crate) fn check(&self, found: &[u8], what: &str) {
         for (number, cluster) in found.chunks(self.cluster).enumerate() {
             let range = number * self.cluster..number * self.cluster + cluster.len();
             if cluster == &self.settled[range.clone()] || cluster == &self.current[range.clone()] {
@@ -66,7 +66,12 @@ impl Model {
 }
 
 /// Writes of whole sectors with a flush now and then; the first error ends it.
-fn work(disk: &dyn BlockDeviceMut, model: &mut Model, seed: u64, rounds: usize) -> std::io::Result<()> {
+pub(crate) fn work(
+    disk: &dyn BlockDeviceMut,
+    model: &mut Model,
+    seed: u64,
+    rounds: usize,
+) -> std::io::Result<()> {
     let mut random = Random::new(seed);
     let sectors = (model.current.len() / SECTOR) as u64;
     // A few places that are hit again and again, and some that are not.
