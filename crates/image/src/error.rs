@@ -74,6 +74,24 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
+    /// An appliance holds several disks, or none, and the caller did not choose.
+    #[error("{image} holds {}", several(names))]
+    SeveralMembers {
+        /// The archive.
+        image: String,
+        /// The disks by name.
+        names: Vec<String>,
+    },
+    /// An appliance has no disk of this name.
+    #[error("{image} has no disk `{name}`; it holds {}", several(names))]
+    NoMember {
+        /// The archive.
+        image: String,
+        /// The name that was asked for.
+        name: String,
+        /// The disks that it has.
+        names: Vec<String>,
+    },
     /// The gate did not open a file that the image names.
     #[error("{image} needs the {role} `{name}`, which is not opened")]
     Refused {
@@ -163,6 +181,14 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
+}
+
+fn several(names: &[String]) -> String {
+    match names {
+        [] => "no disk".to_owned(),
+        [name] => format!("the disk {name}"),
+        names => format!("{} disks, of which one must be chosen: {}", names.len(), names.join(", ")),
+    }
 }
 
 fn names() -> String {

@@ -19,6 +19,7 @@ mod format;
 mod gate;
 mod layer;
 mod open;
+mod ova;
 mod problems;
 pub mod qcow2;
 mod raw;
@@ -35,12 +36,13 @@ pub use format::{Head, ImageFormat, Stream};
 pub use gate::{Allowed, DenyAll, FolderGate, Gate, Refusal, Request, Role};
 pub use layer::{Layer, LayerDisk, OwnContent, OwnRun, ParentLink, Snapshot};
 pub use open::{Image, Mode, Options, chain, check, check_device, open, open_device, rename_parent};
+pub use ova::members;
 pub use report::{Patch, Problem, Repair, Report, Severity};
 pub use staging::{StagedFile, Staging};
 
 /// Every format that can be opened, in probing order. `raw` accepts anything, so it is last.
 pub static FORMATS: &[&ImageFormat] =
-    &[&qcow2::FORMAT, &vmdk::FORMAT, &vhdx::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &raw::FORMAT];
+    &[&qcow2::FORMAT, &vmdk::FORMAT, &vhdx::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &ova::FORMAT, &raw::FORMAT];
 
 /// The format with this name, ours or QEMU's.
 ///

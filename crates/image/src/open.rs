@@ -10,6 +10,7 @@ use blockdev::{BlockDevice, Device, Extent, ExtentKind, FileDevice};
 use ondisk::Corrupt;
 
 use crate::cache::Cache;
+use crate::ova::Member;
 use crate::problems::ReadProblems;
 use crate::staging::{Identity, Staging};
 use crate::{
@@ -183,6 +184,8 @@ pub(crate) struct Source {
     pub(crate) mode: Mode,
     /// The internal snapshot to show instead of the present state.
     pub(crate) snapshot: Option<String>,
+    /// The member of an archive that this is. It has no path: nothing outside the archive is opened for it.
+    pub(crate) member: Option<Member>,
 }
 
 impl Source {
@@ -192,7 +195,7 @@ impl Source {
             None => options.mode,
         };
         let snapshot = options.snapshot.map(str::to_owned);
-        Self { device, path: path.map(Path::to_owned), mode, snapshot }
+        Self { device, path: path.map(Path::to_owned), mode, snapshot, member: None }
     }
 
     fn open(path: &Path, options: &Options<'_>) -> Result<(Self, Identity)> {
@@ -217,6 +220,9 @@ impl Source {
 
     /// How messages call this file.
     pub(crate) fn title(&self) -> String {
+        if let Some(member) = &self.member {
+            return member.title();
+        }
         self.path.as_ref().map_or_else(|| "the image".to_owned(), |path| path.display().to_string())
     }
 
@@ -349,7 +355,7 @@ impl<'a> Opening<'a> {
         }
         let (Allowed { file, path }, name) = self.first_present(image, link)?;
         let device: Device = Arc::new(file);
-        let below = Source { device, path: Some(path), mode: Mode::ReadOnly, snapshot: None };
+        let below = Source { device, path: Some(path), mode: Mode::ReadOnly, snapshot: None, member: None };
         let wrapped = |source| Error::Backing { image: image.title(), source: Box::new(source) };
         let format = match &link.format {
             Some(format) => stated(&below, format).map_err(wrapped)?,
@@ -417,6 +423,9 @@ impl<'a> Opening<'a> {
         role: Role,
         name: &[u8],
     ) -> Result<Device> {
+        if let Some(member) = &image.member {
+            return self.sibling(image, member, number, role, name);
+        }
         let for_writing = image.mode == Mode::ReadWrite;
         let staging = self.options.staging.filter(|_| for_writing);
         let allowed = self.named_file(image, role, name, for_writing && staging.is_none())?;
@@ -435,6 +444,27 @@ impl<'a> Opening<'a> {
                 None => staging.overlay(&path, identity, device),
             };
         }
+        if let Some(layer) = self.chain.get_mut(number) {
+            layer.data_files.push(path);
+        }
+        Ok(device)
+    }
+
+    /// What a member of an archive names can only be another member.
+    fn sibling(
+        &mut self,
+        image: &Source,
+        member: &Member,
+        number: usize,
+        role: Role,
+        name: &[u8],
+    ) -> Result<Device> {
+        let (device, path) = member.sibling(name).ok_or_else(|| Error::Refused {
+            image: image.title(),
+            role,
+            name: printable(name),
+            source: Refusal::Denied,
+        })?;
         if let Some(layer) = self.chain.get_mut(number) {
             layer.data_files.push(path);
         }
@@ -505,7 +535,7 @@ fn stated(source: &Source, name: &str) -> Result<&'static ImageFormat> {
 }
 
 /// The first format that recognises the content; raw at the latest.
-fn probe(source: &Source) -> Result<&'static ImageFormat> {
+pub(crate) fn probe(source: &Source) -> Result<&'static ImageFormat> {
     let head = head(source)?;
     FORMATS
         .iter()

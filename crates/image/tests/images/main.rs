@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod ova;
+#[cfg(test)]
 mod qcow2_check;
 #[cfg(test)]
 mod qcow2_encrypted;
