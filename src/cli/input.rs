@@ -16,16 +16,35 @@ const MAX_PASSPHRASE: u64 = 8 << 10;
 
 /// The opened disks of one machine.
 pub(crate) struct Disks {
-    /// As given on the command line.
+    /// The file of each disk; an archive stands once for every disk in it.
     pub(crate) paths: Vec<PathBuf>,
+    /// The name of each disk within an archive.
+    members: Vec<Option<String>>,
     pub(crate) images: Vec<Image>,
 }
 
 impl Disks {
-    /// Opens every image read-only.
+    /// Opens every image read-only; of an archive, every disk in it.
     pub(crate) fn open(common: &Common, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let images = paths.iter().map(|path| open(common, path)).collect::<Result<_, _>>()?;
-        Ok(Self { paths: paths.to_vec(), images })
+        let key = passphrase(common)?;
+        let mut disks = Self { paths: Vec::new(), members: Vec::new(), images: Vec::new() };
+        for path in paths {
+            let named = common.member.is_some() || common.format.as_deref().is_some_and(|name| name != "ova");
+            // What cannot be listed is opened all the same, for its error.
+            let members = if named { Vec::new() } else { image::members(path).unwrap_or_default() };
+            let members: Vec<_> = match members.is_empty() {
+                true => vec![None],
+                false => members.into_iter().map(Some).collect(),
+            };
+            for member in members {
+                let mut options = options(common, key.as_deref());
+                options.member = member.as_deref().or(options.member);
+                disks.images.push(open_with(path, &options, &gate(common))?);
+                disks.paths.push(path.clone());
+                disks.members.push(member);
+            }
+        }
+        Ok(disks)
     }
 
     pub(crate) fn devices(&self) -> Vec<Device> {
@@ -34,7 +53,11 @@ impl Disks {
 
     /// The name of one disk for people: its file name, or its path where several share a file name.
     pub(crate) fn name(&self, disk: usize) -> String {
-        self.paths.get(disk).map_or_else(|| format!("disk{disk}"), |path| display_name(path))
+        let Some(path) = self.paths.get(disk) else { return format!("disk{disk}") };
+        match self.members.get(disk) {
+            Some(Some(member)) => format!("{}:{member}", display_name(path)),
+            _ => display_name(path),
+        }
     }
 
     /// The name of the machine: its first disk's.
@@ -107,7 +130,11 @@ pub(crate) fn problems_of(image: &Image) -> Vec<String> {
 /// Opens one image read-only as the common arguments want it.
 pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
     let key = passphrase(common)?;
-    let mut image = image::open(path, &options(common, key.as_deref()), &gate(common))?;
+    open_with(path, &options(common, key.as_deref()), &gate(common))
+}
+
+fn open_with(path: &Path, options: &Options<'_>, gate: &FolderGate) -> anyhow::Result<Image> {
+    let mut image = image::open(path, options, gate)?;
     // For measuring what a command reads; see docs/architecture.md.
     if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
         image.device = Arc::new(CountOnDrop(Counter::new(image.device)));

@@ -109,6 +109,12 @@ fn deliver(
     for index in changed {
         let (overlay, path) = (&mended.overlays[index], &disks.paths[index]);
         let format = disks.images[index].format();
+        if format == "ova" {
+            bail!(
+                "{} is an archive; take the disk out with `guestmend image convert --member`, and mend that",
+                path.display()
+            );
+        }
         if args.in_place {
             delivery::commit_in_place(overlay, path, format, &gate)?;
         } else {

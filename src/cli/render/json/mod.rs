@@ -267,7 +267,9 @@ pub(crate) fn systems(examination: &Examination) -> Vec<System> {
 /// Damage and refusals, from the container to the system, in words.
 pub(crate) fn problems(disks: &Disks, examination: &Examination) -> Vec<String> {
     let images = disks.images.iter().enumerate().flat_map(|(index, image)| {
-        image.problems.iter().map(move |problem| format!("{}: {problem}", disks.name(index)))
+        crate::cli::input::problems_of(image)
+            .into_iter()
+            .map(move |problem| format!("{}: {problem}", disks.name(index)))
     });
     let storage = &examination.storage;
     let nodes = storage
