@@ -1,16 +1,16 @@
 #!/bin/bash
 # Runs a fuzz target for a while: scripts/fuzz.sh [TARGET] [SECONDS]. Needs `cargo install cargo-fuzz` and g++.
-# Starts from small images of every format that qemu-img makes; findings land in crates/fuzz/artifacts.
+# Starts from small images of every format that qemu-img makes; findings land in fuzz/artifacts.
 set -euo pipefail
 target=${1:-image}
 seconds=${2:-300}
-cd "$(dirname "$0")/../crates/fuzz"
+cd "$(dirname "$0")/../fuzz"
 corpus=corpus/$target
 mkdir -p "$corpus"
 if [ "$target" = image ]; then
   # The order of image::FORMATS; the target's first byte is an index into it.
   number=0
-  for format in $(sed -n '/^pub static FORMATS/,/;/p' ../image/src/lib.rs | grep -o '&[a-z0-9]*::' | tr -d '&:'); do
+  for format in $(sed -n '/^pub static FORMATS/,/;/p' ../crates/image/src/lib.rs | grep -o '&[a-z0-9]*::' | tr -d '&:'); do
     byte=$(printf '\\x%02x' "$number")
     name=$format
     [ "$format" = vhd ] && name=vpc
