@@ -6,7 +6,7 @@
 //! by the log's length, which the file must hold.
 //!
 //! QEMU differs: it takes the sequence whose first entry is the newest and does not join one across the end of
-//! the ring, so it loses entries there; and it takes a log without any valid sequence for an empty one, where
+//! the ring, so it loses entries there; it fails on more than one sector of descriptors; and it takes a log without any valid sequence for an empty one, where
 //! the specification wants the file refused.
 
 use std::cmp::Reverse;

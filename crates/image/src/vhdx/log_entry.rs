@@ -12,7 +12,7 @@ use super::geometry::{SECTOR, SECTOR_SIZE, length_of};
 use super::guid::stored;
 
 /// Descriptors in the sector of the header.
-const FIRST_DESCRIPTORS: u64 = 126;
+pub(super) const FIRST_DESCRIPTORS: u64 = 126;
 
 /// Descriptors in a further sector.
 const DESCRIPTORS: u64 = 128;

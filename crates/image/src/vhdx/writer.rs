@@ -18,14 +18,11 @@ use super::bat::{Content, Entry, FULLY_PRESENT, PARTIALLY_PRESENT};
 use super::bitmap;
 use super::blocks::{self, Body};
 use super::geometry::{MIB, SECTOR, SECTOR_BITS, SECTOR_SIZE, length_of, overflow, to_index};
-use super::log_entry::descriptor_sectors;
+use super::log_entry::FIRST_DESCRIPTORS;
 use super::reader::{Disk, PIECE};
 use super::session::Session;
 use super::structures::{Structures, places};
 use crate::report::{Report, Severity};
-
-/// Changed sectors of tables that are kept in memory at most: 4 MiB.
-const MAX_PENDING: u64 = 1024;
 
 /// Sectors of tables that one write within a block may change: its entry, that of its sector bitmap, and its
 /// bits, which fill at most 16.
@@ -112,12 +109,11 @@ impl Writer {
     }
 }
 
-/// How many sectors one entry of a log of `length` bytes can hold. One sector stays free: QEMU takes a log
-/// without any for an empty one.
+/// How many sectors one entry of a log of `length` bytes can hold. QEMU cannot replay an entry whose descriptors
+/// fill more than one sector, and takes a log without a free sector for an empty one.
 fn capacity(length: u64) -> usize {
-    let sectors = (length / SECTOR).min(MAX_PENDING);
-    let data = sectors.saturating_sub(descriptor_sectors(sectors)).saturating_sub(1);
-    usize::try_from(data).unwrap_or(0)
+    let sectors = (length / SECTOR).saturating_sub(2);
+    usize::try_from(sectors.min(FIRST_DESCRIPTORS)).unwrap_or(0)
 }
 
 impl Disk {
@@ -314,16 +310,16 @@ impl BlockDeviceMut for Disk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log_entry::descriptor_sectors;
     use super::*;
 
     #[test]
     fn one_entry_holds_what_may_wait() {
         for length in [MIB, 2 * MIB, 64 * MIB] {
-            let capacity = capacity(length);
-            assert!(capacity > 10 * MAX_STEP);
-            let sectors = capacity as u64 + descriptor_sectors(capacity as u64);
-            assert!(sectors < length / SECTOR, "{sectors} of {length}");
+            assert_eq!(capacity(length), 126);
+            assert_eq!(descriptor_sectors(126), 1);
         }
         assert_eq!(capacity(0), 0);
+        assert!(MAX_STEP < 126);
     }
 }

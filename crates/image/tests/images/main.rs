@@ -17,6 +17,12 @@ mod qcow2_write;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod vhdx_log;
+#[cfg(test)]
+mod vhdx_read;
+#[cfg(test)]
+mod vhdx_support;
+#[cfg(test)]
 mod vmdk_hostile;
 #[cfg(test)]
 mod vmdk_power_cut;
