@@ -19,9 +19,13 @@ mod support;
 #[cfg(test)]
 mod vhdx_log;
 #[cfg(test)]
+mod vhdx_power_cut;
+#[cfg(test)]
 mod vhdx_read;
 #[cfg(test)]
 mod vhdx_support;
+#[cfg(test)]
+mod vhdx_write;
 #[cfg(test)]
 mod vmdk_hostile;
 #[cfg(test)]
