@@ -6,12 +6,17 @@
 
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 const USES: i64 = 100;
 const SUFFERS_NO_OTHER: i64 = 200;
+
+/// How often, and how long apart, a lock in the way is looked at again.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Numbers of QEMU's permissions.
 const CONSISTENT_READ: i64 = 0;
@@ -34,7 +39,7 @@ pub(crate) fn for_writing(file: &File) -> io::Result<()> {
     // Only now, so that of two that start at once at least one sees the other.
     let conflicts = used.map(|p| SUFFERS_NO_OTHER + p).into_iter().chain(refused.map(|p| USES + p));
     for byte in conflicts {
-        if is_locked(file, byte)? {
+        if stays_locked(file, byte)? {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "in use by a running virtual machine or another tool",
@@ -50,6 +55,18 @@ pub(crate) fn for_writing(file: &File) -> io::Result<()> {
 /// Any error of the host, such as a file system without locks.
 pub(crate) fn is_being_written(file: &File) -> io::Result<bool> {
     is_locked(file, USES + WRITE)
+}
+
+/// Whether the byte is locked by someone who does not let go within a moment. A process that this one starts holds its
+/// locks until it has become another program, and `qemu-img info` is soon done too.
+fn stays_locked(file: &File, byte: i64) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        if !is_locked(file, byte)? {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    is_locked(file, byte)
 }
 
 fn is_locked(file: &File, byte: i64) -> io::Result<bool> {

@@ -320,6 +320,6 @@ mod tests {
             assert_eq!(descriptor_sectors(126), 1);
         }
         assert_eq!(capacity(0), 0);
-        assert!(MAX_STEP < 126);
+        const { assert!(MAX_STEP < 126) };
     }
 }
