@@ -557,7 +557,9 @@ impl<'a> Examination<'a> {
             Scheme::Scanned(_) => return,
         };
         self.end = self.end.max(start.min(size));
-        if let Some((first, bytes)) = self.space.unused(start..size) {
+        // Grains and tables are aligned; what could not hold a grain is no loss.
+        let is_lost = |(_, bytes): &(u64, u64)| *bytes >= self.grains.grain;
+        if let Some((first, bytes)) = self.space.unused(start..size).filter(is_lost) {
             let summary = format!("{bytes} bytes from here on that nothing uses");
             self.add(Problem::new(Severity::Leak, "VMDK extent", first, summary));
         }

@@ -245,7 +245,7 @@ fn children() {
         let size = 5 << 20;
         make_parent(&folder, "parent.vhdx", size, sector_size, 30);
         let options = CreateOptions { sector_size, block_size, ..CreateOptions::new(size as u64) };
-        make_child(&folder, "disk.vhdx", "parent.vhdx", options);
+        make_child(&folder, "disk.vhdx", "parent.vhdx", &options);
         // Once with a sector bitmap that is there already.
         if sector_size == 4096 {
             let image = folder.open_for_writing("disk.vhdx").unwrap();

@@ -235,10 +235,10 @@ fn impossible_images_are_not_made() {
 }
 
 /// A child of an image in the folder.
-pub(crate) fn make_child(folder: &Folder, name: &str, parent: &str, options: CreateOptions) {
+pub(crate) fn make_child(folder: &Folder, name: &str, parent: &str, options: &CreateOptions) {
     let identity = folder.open(parent).unwrap().chain[0].identity.clone().unwrap();
     let parent = Parent { identity, relative_path: format!("./{parent}"), absolute_path: None };
-    let options = CreateOptions { parent: Some(parent), ..options };
+    let options = CreateOptions { parent: Some(parent), ..options.clone() };
     let _ = std::fs::remove_file(folder.path(name));
     create(&FileDevice::create_new(&folder.path(name)).unwrap(), &options).unwrap();
 }
@@ -268,7 +268,7 @@ fn children_hold_what_was_written_to_them() {
         let size = 7 << 20;
         let parent = make_parent(&folder, "parent.vhdx", size, sector_size, 20);
         let options = CreateOptions { sector_size, block_size, ..CreateOptions::new(size as u64) };
-        make_child(&folder, "child.vhdx", "parent.vhdx", options.clone());
+        make_child(&folder, "child.vhdx", "parent.vhdx", &options);
         let mut model = parent.clone();
         let mut random = Random::new(u64::from(sector_size) + block_size);
         assert_reads(&*folder.open("child.vhdx").unwrap().device, &model, "an empty child");
@@ -293,7 +293,7 @@ fn children_hold_what_was_written_to_them() {
         assert_eq!(report.allocated, own);
         // A child of the child, longer than it.
         let longer = CreateOptions { size: size as u64 + 8192, ..options };
-        make_child(&folder, "grandchild.vhdx", "child.vhdx", longer);
+        make_child(&folder, "grandchild.vhdx", "child.vhdx", &longer);
         let image = folder.open_for_writing("grandchild.vhdx").unwrap();
         model.resize(size + 8192, 0);
         assert_reads(&*image.device, &model, "an empty grandchild");
@@ -328,7 +328,7 @@ fn stale_bits_do_not_come_back() {
         &folder,
         "child.vhdx",
         "parent.vhdx",
-        CreateOptions { block_size: 1 << 20, ..CreateOptions::new(size as u64) },
+        &CreateOptions { block_size: 1 << 20, ..CreateOptions::new(size as u64) },
     );
     let image = folder.open_for_writing("child.vhdx").unwrap();
     image.device.writable().unwrap().write_all_at(&[1; 700_000], 1 << 20).unwrap();
@@ -358,7 +358,7 @@ fn states_without_content_hide_the_parent() {
     let size = 8 << 20;
     let mut model = make_parent(&folder, "parent.vhdx", size, 512, 22);
     let options = CreateOptions { block_size: 1 << 20, ..CreateOptions::new(size as u64) };
-    make_child(&folder, "child.vhdx", "parent.vhdx", options);
+    make_child(&folder, "child.vhdx", "parent.vhdx", &options);
     let mut bytes = folder.read("child.vhdx");
     for state in [1, 2, 3] {
         let at = bat(&bytes) + 8 * state;
@@ -405,7 +405,7 @@ fn either_linkage_may_name_the_parent() {
         &folder,
         "child.vhdx",
         "parent.vhdx",
-        CreateOptions { block_size: 1 << 20, ..CreateOptions::new(1 << 20) },
+        &CreateOptions { block_size: 1 << 20, ..CreateOptions::new(1 << 20) },
     );
     let with = |first: &str, second: Option<&str>| {
         let mut bytes = folder.read("child.vhdx");
@@ -443,7 +443,7 @@ fn either_linkage_may_name_the_parent() {
 fn a_parent_with_a_dirty_log_is_replayed_too() {
     let folder = Folder::new();
     folder.write("parent.vhdx", &crate::vhdx_support::test_image("dirty.vhdx"));
-    make_child(&folder, "child.vhdx", "parent.vhdx", CreateOptions::new(64 << 20));
+    make_child(&folder, "child.vhdx", "parent.vhdx", &CreateOptions::new(64 << 20));
     let mut expected = read_all(&*folder.open("parent.vhdx").unwrap().device);
     assert!(expected.iter().any(|byte| *byte != 0));
     let image = folder.open_for_writing("child.vhdx").unwrap();
@@ -466,7 +466,7 @@ fn sectors_of_parent_and_child_must_be_alike() {
         &folder,
         "child.vhdx",
         "parent.vhdx",
-        CreateOptions { block_size: 1 << 20, ..CreateOptions::new(1 << 20) },
+        &CreateOptions { block_size: 1 << 20, ..CreateOptions::new(1 << 20) },
     );
     let image = folder.open("child.vhdx").unwrap();
     assert!(image.problems[0].to_string().contains("Logical Sector Size is 512, expected 4096"));
