@@ -57,6 +57,13 @@ pub(super) fn check(source: &Source, opening: &mut Opening<'_>) -> Result<Report
         };
         report.add(Problem { severity, ..told(oddity) });
     }
+    if let Some(create_type) = plan.descriptor.as_ref().and_then(|found| found.create_type.as_deref())
+        && !extents.placed.iter().all(|extent| fits(create_type, &extent.part))
+    {
+        let at = plan.descriptor.as_ref().map_or(0, |descriptor| descriptor.at);
+        let summary = format!("createType is {create_type}, and its extents are of another kind");
+        report.add(Problem::new(Severity::Note, STRUCTURE, at, summary));
+    }
     for extent in &extents.placed {
         match &extent.part {
             Part::Flat(flat) => check_flat(extent, flat, &mut report),
@@ -122,6 +129,33 @@ pub(super) fn why_not_writable(extent: &Placed, grains: &Grains) -> std::result:
     }
     let end = end.max(grains.tables.file.size()).checked_next_multiple_of(grains.grain);
     end.ok_or_else(|| "its file is too long".to_owned())
+}
+
+/// Whether a disk of this type has such extents; types that may have any fit all.
+fn fits(create_type: &str, part: &Part) -> bool {
+    let scheme = match part {
+        Part::Grains(grains) => Some(&grains.tables.scheme),
+        Part::Flat(_) => None,
+        Part::Zero | Part::NoAccess => return true,
+    };
+    match create_type {
+        "monolithicSparse" | "twoGbMaxExtentSparse" => {
+            matches!(scheme, Some(Scheme::Hosted(hosted)) if !hosted.is_packed)
+        }
+        "streamOptimized" => {
+            matches!(scheme, Some(Scheme::Scanned(_)))
+                || matches!(scheme, Some(Scheme::Hosted(hosted)) if hosted.is_packed)
+        }
+        "monolithicFlat"
+        | "twoGbMaxExtentFlat"
+        | "vmfs"
+        | "vmfsPreallocated"
+        | "vmfsEagerZeroedThick"
+        | "vmfsThin" => scheme.is_none(),
+        "vmfsSparse" => matches!(scheme, Some(Scheme::Cowd { .. })),
+        "seSparse" => matches!(scheme, Some(Scheme::SeSparse(_))),
+        _ => true,
+    }
 }
 
 /// The part of the guest's disk after the last grain that was found in a stream without its end.

@@ -6,6 +6,7 @@
 mod check;
 mod cid;
 mod compare;
+mod copies;
 mod cowd;
 mod create;
 mod descriptor;

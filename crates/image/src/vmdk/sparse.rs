@@ -55,7 +55,7 @@ pub(super) fn read(file: &dyn BlockDevice) -> Result<Parsed<Sparse>> {
 fn read_cowd(file: &dyn BlockDevice) -> Result<Sparse> {
     let header = cowd::Header::decode(&read_value(file, 0)?)?;
     let sparse = Sparse {
-        scheme: Scheme::Cowd { directory: header.directory },
+        scheme: Scheme::Cowd { directory: header.directory, free: header.free },
         grain: header.grain,
         capacity: header.capacity,
         table_entries: cowd::TABLE_ENTRIES,

@@ -50,8 +50,10 @@ pub(super) struct Tables {
 #[derive(Debug)]
 pub(super) enum Scheme {
     Hosted(Hosted),
+    /// `free` is where the writer puts the next grain.
     Cowd {
         directory: u64,
+        free: u64,
     },
     SeSparse(sesparse::Header),
     /// A stream without its end: its grains were found one by one.
@@ -138,7 +140,7 @@ impl Tables {
         let start = match (&self.scheme, copy) {
             (Scheme::Hosted(hosted), Copy::First) => hosted.directory,
             (Scheme::Hosted(hosted), Copy::Second) => hosted.redundant?,
-            (Scheme::Cowd { directory }, Copy::First) => *directory,
+            (Scheme::Cowd { directory, .. }, Copy::First) => *directory,
             (Scheme::SeSparse(header), Copy::First) => header.directory,
             _ => return None,
         };
@@ -302,7 +304,7 @@ impl Tables {
                 None => Err("0, 0x1…, 0x2… or 0x3…".to_owned()),
             },
             Scheme::Cowd { .. } | Scheme::Hosted(_) if word == 0 => Ok(Content::Absent),
-            Scheme::Cowd { directory } => match bytes > *directory {
+            Scheme::Cowd { directory, .. } => match bytes > *directory {
                 true => Ok(Content::At(bytes)),
                 false => Err(format!("a grain after sector {}", directory / SECTOR)),
             },

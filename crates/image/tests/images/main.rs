@@ -1,6 +1,12 @@
 //! Images against the tools that made them, against power cuts, and against those who mean harm.
 
 #[cfg(test)]
+mod blocks;
+#[cfg(test)]
+mod blocks_hostile;
+#[cfg(test)]
+mod blocks_power_cut;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod ova;
@@ -17,6 +23,10 @@ mod qcow2_write;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod vdi;
+#[cfg(test)]
+mod vhd;
+#[cfg(test)]
 mod vhdx_log;
 #[cfg(test)]
 mod vhdx_power_cut;
@@ -28,6 +38,8 @@ mod vhdx_support;
 mod vhdx_write;
 #[cfg(test)]
 mod vmdk_hostile;
+#[cfg(test)]
+mod vmdk_odd;
 #[cfg(test)]
 mod vmdk_power_cut;
 #[cfg(test)]

@@ -474,3 +474,44 @@ fn only_the_image_that_was_asked_for_is_opened_for_writing() {
     folder.qemu_io_as("vmdk", "base.vmdk", &["read 0 512"]);
     assert!(image.chain[1].disk.as_ref().unwrap().writable().is_none());
 }
+
+#[test]
+fn readers_do_not_disturb_a_writer() {
+    let folder = Folder::new();
+    let new = NewImage { size: 8 << 20, cluster_size: Some(4096), ..NewImage::default() };
+    image::create(&folder.path("d.vmdk"), "vmdk", &new).unwrap();
+    let image = folder.open_for_writing("d.vmdk").unwrap();
+    let disk = image.device.writable().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (stop, device) = (&stop, &image.device);
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let sector = random.below(16_384);
+                    let mut bytes = [0xee; 512];
+                    device.read_exact_at(&mut bytes, sector * 512).unwrap();
+                    // Each sector is written once, with its own number.
+                    let written = (sector % 251) as u8 + 1;
+                    assert!(bytes == [0; 512] || bytes == [written; 512], "sector {sector} is {}", bytes[0]);
+                }
+            });
+        }
+        let mut random = Random::new(9);
+        for number in 0..4000 {
+            let sector = random.below(16_384);
+            disk.write_all_at(&[(sector % 251) as u8 + 1; 512], sector * 512).unwrap();
+            if number % 100 == 0 {
+                disk.flush().unwrap();
+            }
+        }
+        disk.flush().unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let content = read_all(disk);
+    drop(image);
+    assert_same(&read_all(&*folder.open("d.vmdk").unwrap().device), &content, "reopened");
+    let report = image::check(&folder.path("d.vmdk"), &Options::default(), &FolderGate::new()).unwrap();
+    assert_eq!(report.problems, []);
+}
