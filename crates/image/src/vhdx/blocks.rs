@@ -39,6 +39,7 @@ pub(super) fn examine(body: &Body<'_>, report: &mut Report) -> Result<()> {
         used: Space::new(size),
         doubled: Space::new(size),
         has_doubled: false,
+        first_block: u64::MAX,
         bitmaps: HashMap::new(),
         report,
     };
@@ -53,11 +54,11 @@ pub(super) fn examine(body: &Body<'_>, report: &mut Report) -> Result<()> {
             Ok(())
         })?;
     }
-    let Walk { used, report, .. } = walk;
+    let Walk { used, report, first_block, .. } = walk;
     for range in used.free(HEADER_SECTION, size) {
         let length = range.end.saturating_sub(range.start);
-        // Writers align blocks; what could not hold one is no loss.
-        if length < body.geometry.block_size() {
+        // Writers align blocks and leave room before the first; what could not hold one is no loss.
+        if length < body.geometry.block_size() || range.start < first_block {
             continue;
         }
         report.add(Problem::new(
@@ -132,6 +133,8 @@ struct Walk<'a> {
     /// Bytes that two entries claim.
     doubled: Space,
     has_doubled: bool,
+    /// First byte of the first block in the file.
+    first_block: u64,
     /// Where the sector bitmaps lie whose blocks were met, by chunk; at most one is kept.
     bitmaps: HashMap<u64, Option<u64>>,
     report: &'a mut Report,
@@ -216,6 +219,7 @@ impl Walk<'_> {
             };
             self.report.add(problem);
         }
+        self.first_block = self.first_block.min(place.start);
         if self.used.mark(&place) {
             // Marking it a second time tells where; what is not doubled is found to be so by nobody.
             self.doubled.mark(&place);
