@@ -262,6 +262,9 @@ impl Walk<'_> {
         let sectors = geometry.sector(guest.end.saturating_sub(guest.start));
         let start = bitmap_block.saturating_add(geometry.first_bit(block) / 8);
         let in_file = self.body.view.size().saturating_sub(start).min(sectors.div_ceil(8));
+        if in_file == 0 {
+            return Ok(());
+        }
         let bits = read_bytes(self.body.view, start, usize::try_from(in_file).unwrap_or(0))?;
         let whole = bits.get(..usize::try_from(sectors / 8).unwrap_or(0)).unwrap_or(&bits);
         let mut here: u64 = whole.iter().map(|byte| u64::from(byte.count_ones())).sum();

@@ -27,6 +27,8 @@ mod vdi;
 #[cfg(test)]
 mod vhd;
 #[cfg(test)]
+mod vhdx_check;
+#[cfg(test)]
 mod vhdx_log;
 #[cfg(test)]
 mod vhdx_power_cut;
