@@ -4,7 +4,7 @@
 //! higher sequence number counts, and the other is overwritten, so that a torn write loses nothing.
 
 use blockdev::BlockDevice;
-use ondisk::{Corrupt, Error, Guid, Result, crc32c, le, read_bytes};
+use ondisk::{Corrupt, Error, Guid, Result, crc32c, le};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::geometry::{HEADER_SECTION, MIB, SECTOR_SIZE};
@@ -152,7 +152,8 @@ impl Headers {
                 ));
             }
             let mut sector = [0; SECTOR_SIZE];
-            sector.iter_mut().zip(read_bytes(device, at, SECTOR_SIZE)?).for_each(|(to, from)| *to = from);
+            let failed = |source| Error::Io { offset: at, length: 4096, source };
+            device.read_exact_at(&mut sector, at).map_err(failed)?;
             Ok(Header::decode(&sector, at))
         };
         let [first, second] = OFFSETS;

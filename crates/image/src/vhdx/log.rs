@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use blockdev::{BlockDevice, BlockDeviceMut, Device, ExtentKind, Overlay};
-use ondisk::{Corrupt, Error, Guid, Result, read_bytes};
+use ondisk::{Corrupt, Error, Guid, Result};
 
 use super::geometry::{SECTOR, SECTOR_SIZE, length_of};
 use super::header::{self, Header};
@@ -250,17 +250,16 @@ impl Log {
         at.checked_rem(self.length).unwrap_or(0)
     }
 
-    /// Bytes of the ring, from its end on from its start.
+    /// Bytes of the ring, from its end on from its start; no more than a piece at once.
     fn read(&self, file: &dyn BlockDevice, at: u64, length: u64) -> Result<Vec<u8>> {
-        let bytes = |at: u64, length: u64| {
-            read_bytes(file, self.offset.saturating_add(at), usize::try_from(length).unwrap_or(usize::MAX))
-        };
-        let first = self.length.saturating_sub(at).min(length);
-        let mut read = bytes(at, first)?;
-        if first < length {
-            read.extend(bytes(0, length.saturating_sub(first))?);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let first = usize::try_from(self.length.saturating_sub(at).min(length)).unwrap_or(usize::MAX);
+        let (start, rest) = bytes.split_at_mut(first);
+        for (part, at) in [(start, at), (rest, 0)] {
+            let (offset, length) = (self.offset.saturating_add(at), length_of(part));
+            file.read_exact_at(part, offset).map_err(|source| Error::Io { offset, length, source })?;
         }
-        Ok(read)
+        Ok(bytes)
     }
 }
 

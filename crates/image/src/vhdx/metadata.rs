@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use blockdev::BlockDevice;
-use ondisk::{Corrupt, Error, Guid, Parsed, Result, le, read_bytes};
+use ondisk::{Corrupt, Error, Guid, Parsed, Result, le, read_bytes, read_value};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::geometry::{Geometry, MIB, length_of};
@@ -222,18 +222,18 @@ impl Table {
         if available < TABLE_SIZE {
             return Err(corrupt("length", "64 KiB in the file", available.to_string()).into());
         }
-        let bytes = read_bytes(device, region.start, usize::try_from(TABLE_SIZE).unwrap_or(0))?;
-        let (raw, rest) = RawTableHeader::read_from_prefix(bytes.as_slice())
-            .unwrap_or_else(|_| unreachable!("the buffer is longer than the layout"));
+        let raw: RawTableHeader = read_value(device, region.start)?;
         if raw.signature != *b"metadata" {
             return Err(corrupt("Signature", "`metadata`", format!("{:02x?}", raw.signature)).into());
         }
         if raw.entry_count.get() > MAX_ENTRIES {
             return Err(corrupt("EntryCount", "at most 2047", raw.entry_count.to_string()).into());
         }
-        let count = usize::from(raw.entry_count.get());
+        // At most 2047, and so within the 64 KiB.
+        let length = usize::from(raw.entry_count.get()).saturating_mul(size_of::<RawEntry>());
+        let bytes = read_bytes(device, region.start.saturating_add(32), length)?;
         let mut entries: Vec<RawEntry> = Vec::new();
-        for entry in rest.as_chunks::<32>().0.iter().take(count) {
+        for entry in bytes.as_chunks::<32>().0 {
             let entry: RawEntry = zerocopy::transmute!(*entry);
             let guid = Guid::from_mixed_endian(entry.item_id);
             let is_user = entry.flags.get() & IS_USER != 0;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use blockdev::BlockDevice;
-use ondisk::{Corrupt, Error, Guid, Result, crc32c, le, read_bytes};
+use ondisk::{Corrupt, Error, Guid, Result, crc32c, le};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::geometry::{HEADER_SECTION, MIB, length_of};
@@ -178,9 +178,14 @@ pub(super) struct RegionTables {
 impl RegionTables {
     /// Reads both copies. A copy that the file is too short for is damaged, and no error of the host.
     pub(super) fn read(device: &dyn BlockDevice) -> Result<Self> {
-        let bytes = |at: u64| {
-            let length = device.size().saturating_sub(at);
-            if length < length_of(&[0; SIZE]) { Ok(Vec::new()) } else { read_bytes(device, at, SIZE) }
+        let bytes = |offset: u64| {
+            let mut bytes = vec![0; SIZE];
+            let length = length_of(&bytes);
+            if device.size().saturating_sub(offset) < length {
+                return Ok(Vec::new());
+            }
+            let failed = |source| Error::Io { offset, length, source };
+            device.read_exact_at(&mut bytes, offset).map(|()| bytes).map_err(failed)
         };
         let [first, second] = OFFSETS;
         let bytes = [bytes(first)?, bytes(second)?];

@@ -70,16 +70,26 @@ impl Space {
     pub(super) fn free(&self, start: u64, size: u64) -> impl Iterator<Item = Range<u64>> {
         let mut unit = start.div_ceil(MIB);
         std::iter::from_fn(move || {
-            while unit < self.units && self.is_set(unit) {
-                unit = unit.saturating_add(1);
-            }
-            let first = unit;
-            while unit < self.units && !self.is_set(unit) {
-                unit = unit.saturating_add(1);
-            }
+            let first = self.next(unit, false);
+            unit = self.next(first, true);
             let byte = |unit: u64| unit.saturating_mul(MIB).min(size);
             (first < unit).then(|| byte(first)..byte(unit))
         })
+    }
+
+    /// The first unit from `unit` on whose bit is set, or is not; the end where there is none.
+    fn next(&self, unit: u64, is_set: bool) -> u64 {
+        let mut at = unit;
+        while at < self.units {
+            let word = self.words.get(to_index(at / 64).unwrap_or(usize::MAX)).copied().unwrap_or(0);
+            let word = if is_set { word } else { !word };
+            let within = u32::try_from(at % 64).unwrap_or(0);
+            match word.wrapping_shr(within) {
+                0 => at = (at / 64).saturating_add(1).saturating_mul(64),
+                rest => return at.saturating_add(rest.trailing_zeros().into()).min(self.units),
+            }
+        }
+        self.units
     }
 
     /// First byte behind the last bit.
@@ -96,11 +106,6 @@ impl Space {
     fn units(&self, range: &Range<u64>) -> Range<u64> {
         let end = range.end.div_ceil(MIB).min(self.units);
         (range.start / MIB).min(end)..end
-    }
-
-    fn is_set(&self, unit: u64) -> bool {
-        masks(unit..unit.saturating_add(1))
-            .any(|(index, mask)| self.words.get(index).is_some_and(|word| word & mask != 0))
     }
 }
 

@@ -29,6 +29,8 @@ mod vhd;
 #[cfg(test)]
 mod vhdx_check;
 #[cfg(test)]
+mod vhdx_hostile;
+#[cfg(test)]
 mod vhdx_log;
 #[cfg(test)]
 mod vhdx_power_cut;
