@@ -9,6 +9,7 @@ mod geometry;
 mod header;
 mod open;
 mod parent;
+mod rename;
 mod room;
 
 pub use footer::RawFooter;

@@ -26,7 +26,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     check,
     create: Some(create),
     stream: None,
-    rename_parent: None,
+    rename_parent: Some(super::rename::rename_parent),
 };
 
 /// A copy of the footer at the start, or a footer at the end that fits the file exactly.

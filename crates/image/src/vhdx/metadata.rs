@@ -322,6 +322,45 @@ impl Table {
     }
 }
 
+/// What to write, and where in the file, so that the metadata name the parent as `locator` does.
+///
+/// `None` when there is no locator yet, or no room for the new one behind all items.
+///
+/// # Errors
+/// Damage of the table.
+pub(super) fn renamed_parent(
+    device: &dyn BlockDevice,
+    region: &Range<u64>,
+    locator: &ParentLocator,
+) -> Result<Option<[(u64, Vec<u8>); 2]>> {
+    let table = Table::read(device, region, &mut Vec::new())?;
+    let id = stored(Known::ParentLocator.guid());
+    let is_it = |entry: &RawEntry| entry.item_id == id && entry.flags.get() & IS_USER == 0;
+    let count: RawTableHeader = read_value(device, region.start)?;
+    let length = usize::from(count.entry_count.get()).saturating_mul(size_of::<RawEntry>());
+    let first = region.start.saturating_add(32);
+    let bytes = read_bytes(device, first, length)?;
+    let entries = bytes.as_chunks::<32>().0.iter().zip(0_u64..);
+    let found =
+        entries.map(|(entry, number)| (zerocopy::transmute!(*entry), number)).find(|(entry, _)| is_it(entry));
+    let Some((mut entry, number)): Option<(RawEntry, u64)> = found else { return Ok(None) };
+    let item = locator.encode();
+    let end = |entry: &RawEntry| entry.offset.get().saturating_add(entry.length.get());
+    if item.len() > usize::try_from(entry.length.get()).unwrap_or(0) {
+        // Behind all items there is room: the region has a MiB, and items a few KiB.
+        let last = table.entries.iter().map(end).max().unwrap_or(0).next_multiple_of(8);
+        let room = region.end.saturating_sub(region.start).saturating_sub(u64::from(last));
+        if length_of(&item) > room {
+            return Ok(None);
+        }
+        entry.offset = last.into();
+    }
+    entry.length = u32::try_from(item.len()).unwrap_or(u32::MAX).into();
+    let at = region.start.saturating_add(u64::from(entry.offset.get()));
+    let entry_at = first.saturating_add(number.saturating_mul(32));
+    Ok(Some([(at, item), (entry_at, entry.as_bytes().to_vec())]))
+}
+
 /// Whether the item of an entry lies where items may lie.
 fn check_place(entry: &RawEntry, region: &Range<u64>) -> std::result::Result<(), Corrupt> {
     let (offset, length) = (u64::from(entry.offset.get()), u64::from(entry.length.get()));

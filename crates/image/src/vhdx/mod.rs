@@ -18,6 +18,7 @@ mod open;
 mod parent_locator;
 mod reader;
 mod region;
+mod rename;
 mod replayed;
 mod session;
 mod space;

@@ -24,7 +24,7 @@ pub(crate) static FORMAT: ImageFormat = ImageFormat {
     check,
     create: Some(create_file),
     stream: None,
-    rename_parent: None,
+    rename_parent: Some(super::rename::rename_parent),
 };
 
 fn probe(head: &Head) -> bool {

@@ -363,7 +363,7 @@ fn no_mutation_panics_or_hangs() {
         ("d.vmdk", &stream(&content)),
     ]));
     let factor = std::env::var("MUTATIONS").map_or(1, |factor| factor.parse().unwrap());
-    for number in 0..6000 * factor {
+    for number in 0..20_000 * factor {
         let mut random = Random::new((13 << 32) + number);
         let mut mutated = bytes.clone();
         if random.below(12) == 0 {

@@ -275,13 +275,13 @@ fn mutations(name: &str, bytes: &[u8], places: &Places, count: usize) {
 #[test]
 fn no_mutation_of_a_dynamic_image_panics_or_hangs() {
     let bytes = written(&small(512, false));
-    mutations("dynamic", &bytes, &places(&bytes), 5000);
+    mutations("dynamic", &bytes, &places(&bytes), 8000);
 }
 
 #[test]
 fn no_mutation_of_a_fixed_image_panics_or_hangs() {
     let bytes = written(&small(4096, true));
-    mutations("fixed", &bytes, &places(&bytes), 3000);
+    mutations("fixed", &bytes, &places(&bytes), 5000);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn no_mutation_of_a_child_panics_or_hangs() {
     // The sector bitmap is the first block behind the table.
     let places =
         [places(&bytes), vec![(bat(&bytes) + MIB, 1024), (region(&bytes, 0x06) + (64 << 10) + 40, 64)]];
-    mutations("child", &bytes, &places.concat(), 5000);
+    mutations("child", &bytes, &places.concat(), 8000);
 }
 
 #[test]
