@@ -49,7 +49,7 @@ pub struct RawFooter {
     pub creator_host_os: [u8; 4],
     /// 0x28 length of the disk in bytes when it was made.
     pub original_size: be::U64,
-    /// 0x30 length of the disk in bytes; see [`Sizes`](super::geometry) for who believes it.
+    /// 0x30 length of the disk in bytes; not every writer believes it.
     pub current_size: be::U64,
     /// 0x38 of the geometry.
     pub cylinders: be::U16,

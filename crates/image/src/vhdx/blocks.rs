@@ -1,6 +1,5 @@
 //! Examining every entry of the block allocation table, and who uses which bytes of the file.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use blockdev::{BlockDevice, ExtentKind};
@@ -37,10 +36,10 @@ pub(super) fn examine(body: &Body<'_>, report: &mut Report) -> Result<()> {
     let mut walk = Walk {
         body,
         used: Space::new(size),
-        doubled: Space::new(size),
-        has_doubled: false,
+        doubled: None,
+        anchored: None,
         first_block: u64::MAX,
-        bitmaps: HashMap::new(),
+        bitmap: None,
         report,
     };
     walk.used.mark(&(0..HEADER_SECTION));
@@ -48,13 +47,16 @@ pub(super) fn examine(body: &Body<'_>, report: &mut Report) -> Result<()> {
         walk.used.mark(range);
     }
     body.for_each_entry(|index, entry| walk.judge(index, entry))?;
-    if walk.has_doubled {
+    if walk.doubled.is_some() {
         body.for_each_entry(|index, entry| {
             walk.judge_doubled(index, entry);
             Ok(())
         })?;
     }
-    let Walk { used, report, first_block, .. } = walk;
+    let Walk { mut used, anchored, first_block, report, .. } = walk;
+    if let Some(anchored) = anchored {
+        used.add(&anchored);
+    }
     for range in used.free(HEADER_SECTION, size) {
         let length = range.end.saturating_sub(range.start);
         // Writers align blocks and leave room before the first; what could not hold one is no loss.
@@ -130,13 +132,14 @@ impl Body<'_> {
 struct Walk<'a> {
     body: &'a Body<'a>,
     used: Space,
-    /// Bytes that two entries claim.
-    doubled: Space,
-    has_doubled: bool,
+    /// Bytes of blocks that were found to lie where others do.
+    doubled: Option<Space>,
     /// First byte of the first block in the file.
     first_block: u64,
-    /// Where the sector bitmaps lie whose blocks were met, by chunk; at most one is kept.
-    bitmaps: HashMap<u64, Option<u64>>,
+    /// Where blocks lay before they were unmapped.
+    anchored: Option<Space>,
+    /// Where the sector bitmap lies of the chunk that was met last.
+    bitmap: Option<(u64, Option<u64>)>,
     report: &'a mut Report,
 }
 
@@ -187,9 +190,7 @@ impl Walk<'_> {
         }
         if matches!(state, UNDEFINED | UNMAPPED) {
             let place = entry.offset()..entry.offset().saturating_add(self.body.geometry.block_size());
-            if !self.used.touches(&place) {
-                self.used.mark(&place);
-            }
+            self.anchored.get_or_insert_with(|| Space::new(self.body.view.size())).mark(&place);
             return;
         }
         // Hyper-V refuses a disk with a block of zeros that has a place.
@@ -221,17 +222,14 @@ impl Walk<'_> {
         }
         self.first_block = self.first_block.min(place.start);
         if self.used.mark(&place) {
-            // Marking it a second time tells where; what is not doubled is found to be so by nobody.
-            self.doubled.mark(&place);
-            self.has_doubled = true;
+            self.doubled.get_or_insert_with(|| Space::new(size)).mark(&place);
         }
     }
 
     /// Reports an entry whose place another one claims too.
     fn judge_doubled(&mut self, index: u64, entry: Entry) {
-        let Some(place) = self.body.place(index, entry).filter(|place| self.doubled.touches(place)) else {
-            return;
-        };
+        let is_doubled = |place: &Range<u64>| self.doubled.as_ref().is_some_and(|space| space.touches(place));
+        let Some(place) = self.body.place(index, entry).filter(is_doubled) else { return };
         let (subject, guest) = self.body.subject(index);
         let summary = format!("{subject} at {:#x} shares bytes of the file with another block", place.start);
         let problem = Problem::error(bat::ENTRY, self.body.entry_offset(index), summary);
@@ -242,14 +240,17 @@ impl Walk<'_> {
     fn judge_partial(&mut self, index: u64, block: u64) -> Result<()> {
         let geometry = self.body.geometry;
         let chunk = geometry.chunk(block);
-        if !self.bitmaps.contains_key(&chunk) {
-            let at = self.body.entry_offset(geometry.bitmap_index(chunk));
-            let bytes = read_bytes(self.body.view, at, 8)?;
-            let entry = Entry(u64::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()));
-            self.bitmaps.clear();
-            self.bitmaps.insert(chunk, entry.bitmap(self.body.taken).ok().flatten());
-        }
-        let Some(bitmap_block) = self.bitmaps.get(&chunk).copied().flatten() else {
+        let bitmap_block = match self.bitmap.filter(|(known, _)| *known == chunk) {
+            Some((_, bitmap_block)) => bitmap_block,
+            None => {
+                let at = self.body.entry_offset(geometry.bitmap_index(chunk));
+                let bytes = read_bytes(self.body.view, at, 8)?;
+                let entry = Entry(u64::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()));
+                entry.bitmap(self.body.taken).ok().flatten()
+            }
+        };
+        self.bitmap = Some((chunk, bitmap_block));
+        let Some(bitmap_block) = bitmap_block else {
             let summary = format!(
                 "block {block} is in state {PARTIALLY_PRESENT}, but its chunk {chunk} has no sector bitmap"
             );

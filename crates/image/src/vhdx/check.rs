@@ -54,11 +54,12 @@ fn hidden(error: Error, disk: u64, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Damage of one of two copies, while the other is whole.
+/// Damage of one of two copies, while the other is whole. A copy that is not damaged but unknown to us is not
+/// ours to overwrite.
 fn redundant(error: &Error, report: &mut Report, title: &str, patch: Option<Patch>) {
-    let problem = match error {
-        Error::Corrupt(corrupt) => Problem::from(&**corrupt),
-        other => Problem::error("VHDX copy", 0, other.to_string()),
+    let (problem, patch) = match error {
+        Error::Corrupt(corrupt) => (Problem::from(&**corrupt), patch),
+        other => (Problem::error("VHDX copy", 0, other.to_string()), None),
     };
     let problem = problem.affecting("none as long as the other copy is whole", []);
     report.add(match patch {
@@ -77,7 +78,7 @@ fn judge_headers(headers: &Headers, report: &mut Report) -> Result<Option<(usize
     };
     let other = usize::from(current == 0);
     if let Some(Err(error)) = headers.copies.get(other) {
-        // One that were alike, or older, would not do: only the newest may say what is true.
+        // It becomes the one that counts, as after any update. Two of the same number would both be in doubt.
         let sequence = header.sequence.checked_add(1);
         let patch = sequence.map(|sequence| header_patch(other, &Header { sequence, ..header }));
         redundant(error, report, "write the damaged header anew from the other one", patch);

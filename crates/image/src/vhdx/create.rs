@@ -160,13 +160,15 @@ impl Layout {
         if !matches!(sector_size, 512 | 4096) {
             return Err(unsupported(format!("a sector size of {sector_size} bytes")));
         }
-        let geometry = size
-            .checked_next_multiple_of(u64::from(*sector_size))
+        // QEMU does not open a disk without any block.
+        let geometry = Some(*size)
+            .filter(|size| *size > 0)
+            .and_then(|size| size.checked_next_multiple_of(u64::from(*sector_size)))
             .and_then(|size| Geometry::new(*block_size, *sector_size, size, has_parent));
         let geometry = geometry.ok_or_else(|| unsupported(format!("a disk of {size} bytes")))?;
         let metadata = HEADER_SECTION.saturating_add(LOG_LENGTH);
         let metadata = metadata..metadata.saturating_add(MIB);
-        let length = geometry.entries().saturating_mul(8).max(1).next_multiple_of(MIB);
+        let length = geometry.entries().saturating_mul(8).next_multiple_of(MIB);
         let bat = metadata.end..metadata.end.saturating_add(length);
         let blocks = if *is_fixed { geometry.blocks().saturating_mul(*block_size) } else { 0 };
         let end = bat.end.saturating_add(blocks);

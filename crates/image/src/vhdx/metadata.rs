@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::geometry::{Geometry, MIB, length_of};
 use super::guid::stored;
 use super::parent_locator::ParentLocator;
+use crate::Patch;
 
 /// Bytes that the table may fill.
 const TABLE_SIZE: u64 = 64 << 10;
@@ -332,7 +333,7 @@ pub(super) fn renamed_parent(
     device: &dyn BlockDevice,
     region: &Range<u64>,
     locator: &ParentLocator,
-) -> Result<Option<[(u64, Vec<u8>); 2]>> {
+) -> Result<Option<Vec<Patch>>> {
     let table = Table::read(device, region, &mut Vec::new())?;
     let id = stored(Known::ParentLocator.guid());
     let is_it = |entry: &RawEntry| entry.item_id == id && entry.flags.get() & IS_USER == 0;
@@ -358,7 +359,8 @@ pub(super) fn renamed_parent(
     entry.length = u32::try_from(item.len()).unwrap_or(u32::MAX).into();
     let at = region.start.saturating_add(u64::from(entry.offset.get()));
     let entry_at = first.saturating_add(number.saturating_mul(32));
-    Ok(Some([(at, item), (entry_at, entry.as_bytes().to_vec())]))
+    let patch = |offset, bytes| Patch { file: 0, offset, bytes };
+    Ok(Some(vec![patch(at, item), patch(entry_at, entry.as_bytes().to_vec())]))
 }
 
 /// Whether the item of an entry lies where items may lie.

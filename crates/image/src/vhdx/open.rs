@@ -86,7 +86,12 @@ fn open_parent(
     locator: &ParentLocator,
     opening: &mut Opening<'_>,
 ) -> Result<Device> {
+    let at = structures.regions.metadata.start;
     let identities = locator.identities();
+    if identities.is_empty() {
+        let structure = "VHDX parent locator";
+        opening.report(Corrupt::new(structure, at, "parent_linkage", "the identity of the parent", "none"));
+    }
     let number = opening.chain.len();
     let parent = match identities.as_slice() {
         [_, _, ..] => {
@@ -101,7 +106,6 @@ fn open_parent(
     if own != below && opening.chain.len() > number {
         let structure = "VHDX metadata item";
         let expected = format!("{below}, as in the parent");
-        let at = structures.regions.metadata.start;
         opening.report(Corrupt::new(structure, at, "Logical Sector Size", expected, own));
     }
     Ok(parent)

@@ -33,6 +33,5 @@ pub(super) fn rename_parent(source: &Source, name: &[u8], format: &ImageFormat) 
     };
     let region = &structures.regions.metadata;
     let patches = metadata::renamed_parent(&*source.device, region, &locator).map_err(&failed)?;
-    let patches = patches.ok_or_else(|| refused("there is no room for the name"))?;
-    Ok(patches.into_iter().map(|(offset, bytes)| Patch { file: 0, offset, bytes }).collect())
+    patches.ok_or_else(|| refused("there is no room for the name"))
 }

@@ -60,6 +60,11 @@ impl Space {
         was_set
     }
 
+    /// Sets all bits that are set in `other`, which is of the same length.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(to, from)| *to |= *from);
+    }
+
     /// Whether any bit of `range` is set.
     pub(super) fn touches(&self, range: &Range<u64>) -> bool {
         masks(self.units(range))
@@ -145,6 +150,10 @@ mod tests {
         assert_eq!(space.end(), 71 * MIB);
         assert!(!space.mark(&(200 * MIB..u64::MAX)));
         assert_eq!(space.end(), 201 * MIB);
+        let mut other = Space::new(size);
+        other.mark(&(MIB..2 * MIB));
+        space.add(&other);
+        assert_eq!(space.free(0, size).collect::<Vec<_>>(), [2 * MIB..3 * MIB, 71 * MIB..200 * MIB]);
         assert!(Space::new(u64::MAX).words.len() <= 2 << 20);
     }
 }

@@ -48,6 +48,8 @@ impl Structures {
             problems.extend(differing_tables(first, second).map(Error::from));
         }
         redundant.extend(tables.copies.into_iter().filter_map(Result::err));
+        // A copy of a kind that we do not know is not ours to overwrite.
+        problems.extend(redundant.extract_if(.., |error| error.as_corrupt().is_none()));
         problems.extend(replay.as_ref().and_then(|replay| replay.truncated.clone()).map(Error::from));
         let places = places(&header, &regions);
         problems.extend(overlaps(&places).into_iter().map(Error::from));

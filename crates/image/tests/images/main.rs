@@ -21,11 +21,15 @@ mod qcow2_read;
 #[cfg(test)]
 mod qcow2_write;
 #[cfg(test)]
+mod rename;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod vdi;
 #[cfg(test)]
 mod vhd;
+#[cfg(test)]
+mod vhdx_chain;
 #[cfg(test)]
 mod vhdx_check;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use image::{FolderGate, Options};
 
 use crate::support::{Folder, assert_same, disk_content, has_qemu, read_all};
 use crate::vhd::differencing;
-use crate::vhdx_write::{make_child, make_parent};
+use crate::vhdx_chain::{make_child, make_parent};
 use image::vhdx::CreateOptions;
 
 /// Renames `parent` to `new`, tells `child`, and compares what it reads with what it read before.

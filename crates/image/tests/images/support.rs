@@ -1,11 +1,35 @@
 //! What the tests of this crate share: real tools, reproducible bytes, comparison.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use blockdev::{BlockDevice, ExtentKind};
 use image::{FolderGate, Image, Mode, Options};
 use tempfile::TempDir;
+
+/// How often a locked file is tried again.
+const MAX_TRIES: u32 = 200;
+
+/// A process that another test has just started holds a copy of every file that we have open, and its lock,
+/// until it becomes that other program.
+fn wait() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Runs a command, again as long as the file is locked.
+pub(crate) fn patiently(command: &mut Command) -> Output {
+    for _ in 0..MAX_TRIES {
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !(said.contains("Failed to get") && said.contains("lock")) {
+            return output;
+        }
+        wait();
+    }
+    command.output().unwrap()
+}
 
 /// Whether `qemu-img` and `qemu-io` can be run; says so when not.
 pub(crate) fn has_qemu() -> bool {
@@ -41,7 +65,7 @@ impl Folder {
     /// Runs a command line, split at spaces, and returns what came out of it.
     pub(crate) fn run(&self, line: &str) -> Output {
         let mut words = line.split(' ');
-        Command::new(words.next().unwrap()).args(words).current_dir(self.0.path()).output().unwrap()
+        patiently(Command::new(words.next().unwrap()).args(words).current_dir(self.0.path()))
     }
 
     /// Runs a command line that must succeed; returns its standard output.
@@ -63,7 +87,7 @@ impl Folder {
         for line in commands {
             command.args(["-c", line]);
         }
-        let output = command.output().unwrap();
+        let output = patiently(&mut command);
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && !said.contains("failed"), "{commands:?}: {said}");
     }
@@ -103,11 +127,15 @@ impl Folder {
     }
 
     pub(crate) fn open_for_writing(&self, name: &str) -> image::Result<Image> {
-        image::open(
-            &self.path(name),
-            &Options { mode: Mode::ReadWrite, ..Options::default() },
-            &FolderGate::new(),
-        )
+        let options = Options { mode: Mode::ReadWrite, ..Options::default() };
+        let open = || image::open(&self.path(name), &options, &FolderGate::new());
+        for _ in 0..MAX_TRIES {
+            match open() {
+                Err(image::Error::Open { source, .. }) if source.kind() == ErrorKind::ResourceBusy => wait(),
+                outcome => return outcome,
+            }
+        }
+        open()
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{Folder, assert_same, disk_content, has_qemu, read_all};
+use crate::vhdx_chain::{make_child, make_parent};
 use crate::vhdx_support::{
     HEADERS, LogEntry, MIB, REGION_TABLES, SECTOR, Step, activate_log, bat, current_header, new_image, open,
     put, qemu_check, region, sample, seal, test_image, update_header,
 };
-use crate::vhdx_write::{make_child, make_parent};
 use image::vhdx::CreateOptions;
 use image::{FolderGate, Mode, Options, Problem, Report, Severity};
 
@@ -221,6 +221,13 @@ fn what_must_be_zero_is_cleared() {
     let report = report_of(&folder, &bytes);
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert_eq!(report.allocated, 3 << 20);
+    // Whether another block took it since is nobody's concern.
+    for block in [0, 2] {
+        let mut bytes = bytes.clone();
+        put(&mut bytes, bat(&good) + 8, &(u64::from(block + 4_u32) << 20 | 3).to_le_bytes());
+        let report = report_of(&folder, &bytes);
+        assert_eq!(report.count(Severity::Error), 0, "{:?}", report.problems);
+    }
     // What QEMU before 8.0 left in entries of sector bitmaps.
     let options = CreateOptions { block_size: 256 << 20, ..CreateOptions::new(5 << 30) };
     let mut bytes = new_image(&options).to_vec();
@@ -232,6 +239,20 @@ fn what_must_be_zero_is_cleared() {
     assert!(problem.summary.contains("for a sector bitmap, of which this disk has none"));
     mend(&mut bytes, &report);
     assert!(report_of(&folder, &bytes).problems.is_empty());
+}
+
+#[test]
+fn a_copy_of_another_version_is_left_alone() {
+    let mut bytes = full();
+    let other = HEADERS[usize::from(current_header(&bytes) == HEADERS[0])];
+    bytes[other + 66] = 2;
+    seal(&mut bytes, other, SECTOR);
+    let report = report_of(&Folder::new(), &bytes);
+    let [problem] = report.problems.as_slice() else { panic!("{:?}", report.problems) };
+    assert!(
+        problem.summary.contains("version 2 is not supported") && problem.repair.is_none(),
+        "{problem:?}"
+    );
 }
 
 #[test]

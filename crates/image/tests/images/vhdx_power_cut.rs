@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::support::{Folder, Random, assert_same, has_qemu, read_all};
+use crate::vhdx_chain::{make_child, make_parent};
 use crate::vhdx_support::{LogEntry, MIB, Step, activate_log, bat};
-use crate::vhdx_write::{make_child, make_parent};
 use blockdev::{BlockDevice, BlockDeviceMut, Device, FileDevice, MemoryDevice, PowerCut, Survivors};
 use image::vhdx::{CreateOptions, create};
 use image::{FolderGate, Image, Mode, Options, Severity};
@@ -270,6 +270,7 @@ fn many_changes_at_once() {
     for survivors in CHOICES {
         for steps in 205..240 {
             // A sparse file: the disk in memory would cost a second for each cut.
+            let _ = std::fs::remove_file(folder.path("cut.vhdx"));
             std::fs::copy(folder.path("disk.vhdx"), folder.path("cut.vhdx")).unwrap();
             let disk = Arc::new(FileDevice::open_writable(&folder.path("cut.vhdx")).unwrap());
             let power = Arc::new(PowerCut::new(disk.clone(), steps, survivors));

@@ -184,6 +184,38 @@ fn the_largest_disk_opens_at_once() {
     }
 }
 
+/// QEMU writes a state into each of the two million entries.
+#[test]
+fn the_largest_table_is_not_read_to_open() {
+    if !has_qemu() {
+        return;
+    }
+    let folder = Folder::new();
+    folder.must("qemu-img create -q -f vhdx -o block_size=32M large.vhdx 64T");
+    let start = Instant::now();
+    let image = folder.open("large.vhdx").unwrap();
+    println!("opened in {:?}", start.elapsed());
+    assert!(start.elapsed().as_millis() < 100, "{:?}", start.elapsed());
+    let start = Instant::now();
+    let (mut offset, mut questions) = (0, 0);
+    while offset < image.device.size() {
+        let extent = image.device.extent_at(offset).unwrap();
+        assert_eq!(extent.kind, ExtentKind::Zero);
+        offset += extent.length;
+        questions += 1;
+    }
+    println!("known to be zero after {questions} questions in {:?}", start.elapsed());
+    assert!(questions <= 70, "{questions}");
+    drop(image);
+    let start = Instant::now();
+    let image = folder.open_for_writing("large.vhdx").unwrap();
+    println!("opened for writing in {:?}", start.elapsed());
+    image.device.writable().unwrap().write_all_at(&[3; 512], (64 << 40) - 512).unwrap();
+    image.device.writable().unwrap().flush().unwrap();
+    drop(image);
+    qemu_io(&folder, "large.vhdx", &[&format!("read -P 3 {} 512", (64_u64 << 40) - 512)]);
+}
+
 #[test]
 fn readers_share_a_disk() {
     let content = disk_content(20 << 20, 9);

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::support::Folder;
+use crate::support::{Folder, patiently};
 use blockdev::{Device, MemoryDevice};
 use image::vhdx::{CreateOptions, create};
 use image::{DenyAll, Image, Mode, Options};
@@ -21,8 +21,8 @@ pub(crate) fn qemu_io(folder: &Folder, name: &str, commands: &[&str]) {
     for command in commands {
         line.extend(["-c", command]);
     }
-    let output =
-        std::process::Command::new("qemu-io").current_dir(folder.path("")).args(line).output().unwrap();
+    let mut command = std::process::Command::new("qemu-io");
+    let output = patiently(command.current_dir(folder.path("")).args(line));
     let said =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success() && !said.contains("failed"), "{commands:?}: {said}");
