@@ -23,6 +23,10 @@ pub(super) fn rename_parent(source: &Source, name: &[u8], format: &ImageFormat) 
         return Err(refused("only a relative name can be stored"));
     }
     let relative = format!(".\\{}", path.replace('/', "\\"));
+    // The locator counts the bytes of a value in 16 bits.
+    if relative.encode_utf16().count() > usize::from(u16::MAX / 2) {
+        return Err(refused("the name is longer than 32767 characters"));
+    }
     // The absolute paths would still lead to a file of the old name.
     let locator = ParentLocator {
         linkage: old.linkage,
