@@ -181,8 +181,38 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A device with a good header and the room that its key material needs.
+    pub(crate) fn bytes() -> Vec<u8> {
+        let mut raw = good();
+        raw.mk_digest_iterations = 7.into();
+        let mut bytes = raw.as_bytes().to_vec();
+        bytes.resize(270_000, 0x5a);
+        bytes
+    }
+
+    /// The same with a few bytes of the header changed; the same for the same number.
+    pub(crate) fn mutated(number: u64) -> Vec<u8> {
+        let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |bound: u64| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8) % bound
+        };
+        let mut bytes = bytes();
+        for _ in 0..=below(3) {
+            let at = below(592) as usize;
+            bytes[at] =
+                if below(2) == 0 { bytes[at] ^ 1 << below(8) } else { [0, 1, 0x7f, 0xff][below(4) as usize] };
+        }
+        if below(10) == 0 {
+            bytes.truncate(below(270_000) as usize);
+        }
+        bytes
+    }
 
     fn good() -> RawHeader {
         let mut raw = RawHeader::read_from_bytes(&[0; 592]).unwrap();
