@@ -6,6 +6,8 @@ target=${1:-image}
 seconds=${2:-300}
 cd "$(dirname "$0")/../fuzz"
 corpus=corpus/$target
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 mkdir -p "$corpus"
 if [ "$target" = image ]; then
   # The order of image::FORMATS; the target's first byte is an index into it.
@@ -14,13 +16,13 @@ if [ "$target" = image ]; then
     byte=$(printf '\\x%02x' "$number")
     name=$format
     [ "$format" = vhd ] && name=vpc
-    if qemu-img create -q -f "$name" /tmp/seed.$$ 1M 2>/dev/null; then
-      qemu-io -f "$name" -c 'write -P 7 0 3k' -c 'write -P 9 700k 1k' /tmp/seed.$$ >/dev/null 2>&1 || true
-      { printf "$byte"; head -c 3000000 /tmp/seed.$$; } >"$corpus/$format"
-      rm -f /tmp/seed.$$
+    if qemu-img create -q -f "$name" "$work/seed" 1M 2>/dev/null; then
+      qemu-io -f "$name" -c 'write -P 7 0 3k' -c 'write -P 9 700k 1k' "$work/seed" >/dev/null 2>&1 || true
+      { printf "$byte"; head -c 3000000 "$work/seed"; } >"$corpus/$format"
+      rm -f "$work/seed"
     fi
     number=$((number + 1))
   done
 fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
-exec cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001
+cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

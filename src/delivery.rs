@@ -33,7 +33,7 @@ pub fn write_overlay(overlay: &Overlay, image: &Path, format: &str, out: &Path) 
         extensions: vec![extension],
         ..CreateOptions::new(overlay.size())
     };
-    write_new(out, Some(image), |temporary| {
+    write_new(out, |temporary| {
         let file = Arc::new(FileDevice::create_new(temporary)?);
         share_as(image, temporary)?;
         fill(&file, &options, overlay)
@@ -44,20 +44,13 @@ pub fn write_overlay(overlay: &Overlay, image: &Path, format: &str, out: &Path) 
 ///
 /// # Errors
 /// Any error of `write` or of the host; nothing is left then.
-pub fn write_new(
-    out: &Path,
-    like: Option<&Path>,
-    write: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+fn write_new(out: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let temporary = with_suffix(out, ".part");
     // A leftover of a run that was cut short holds nothing that anyone refers to.
     if temporary.symlink_metadata().is_ok() {
         std::fs::remove_file(&temporary)?;
     }
     let result = write(&temporary).and_then(|()| {
-        if let Some(image) = like {
-            share_as(image, &temporary)?;
-        }
         std::fs::File::open(&temporary)?.sync_all()?;
         std::fs::rename(&temporary, out)?;
         sync_folder(folder_of(out))?;
@@ -170,15 +163,21 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Writes the changed ranges of `overlay`, a view of the disk in `image`, into `image` itself.
 ///
-/// The old bytes of its files are kept in the journal beside it. `gate` decides on the files that it names.
+/// The old bytes of its files are kept in the journal beside it. `gate` decides on the files that it names; of
+/// `options` the format, the passphrase and the trust in parents count.
 ///
 /// # Errors
 /// A journal is there already, the image is in use or cannot be written, or any error of the host; what was cut
 /// short is taken back by [`undo`].
-pub fn commit_in_place(overlay: &Overlay, image: &Path, format: &str, gate: &dyn Gate) -> anyhow::Result<()> {
+pub fn commit_in_place(
+    overlay: &Overlay,
+    image: &Path,
+    options: &Options<'_>,
+    gate: &dyn Gate,
+) -> anyhow::Result<()> {
     refuse_second_journal(image)?;
     let staging = Staging::for_commit();
-    stage(overlay, &staging, image, format, gate)?;
+    stage(overlay, &staging, image, options, gate)?;
     commit_staged(&staging, image)
 }
 
@@ -232,10 +231,13 @@ pub fn stage(
     overlay: &Overlay,
     staging: &Staging,
     path: &Path,
-    format: &str,
+    options: &Options<'_>,
     gate: &dyn Gate,
 ) -> anyhow::Result<()> {
-    let options = Options { format: Some(format), staging: Some(staging), ..Options::default() };
+    if options.snapshot.is_some() {
+        bail!("{}: changes to a snapshot cannot be written into the present state", path.display());
+    }
+    let options = Options { staging: Some(staging), ..*options };
     let opened = image::open(path, &options, gate)?;
     copy_changes(overlay, blockdev::writable(&opened.device)?)
 }
@@ -244,8 +246,8 @@ pub fn stage(
 ///
 /// # Errors
 /// The file is no overlay, the image below changed since it was made, or as [`commit_in_place`].
-pub fn commit_overlay(path: &Path, gate: &dyn Gate) -> anyhow::Result<PathBuf> {
-    let opened = image::open(path, &Options { format: Some("qcow2"), ..Options::default() }, gate)?;
+pub fn commit_overlay(path: &Path, options: &Options<'_>, gate: &dyn Gate) -> anyhow::Result<PathBuf> {
+    let opened = image::open(path, &Options { format: Some("qcow2"), ..*options }, gate)?;
     let [leaf, base, ..] = opened.chain.as_slice() else {
         bail!("{} stands on no other image", path.display());
     };
@@ -268,7 +270,8 @@ pub fn commit_overlay(path: &Path, gate: &dyn Gate) -> anyhow::Result<PathBuf> {
         }
         at = end;
     }
-    commit_in_place(&changes, &base_path, base.format, gate)?;
+    let options = Options { format: Some(base.format), ..*options };
+    commit_in_place(&changes, &base_path, &options, gate)?;
     std::fs::remove_file(path)?;
     Ok(base_path)
 }

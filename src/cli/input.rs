@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use blockdev::{Counter, Device, FileDevice};
 use image::{FolderGate, Image, ImageFormat, Options};
+use zeroize::Zeroizing;
 
 use crate::cli::args::Common;
 
@@ -20,6 +21,8 @@ pub(crate) struct Disks {
     pub(crate) paths: Vec<PathBuf>,
     /// The name of each disk within an archive.
     members: Vec<Option<String>>,
+    /// What opened the encrypted ones; kept, for standard input can be read only once.
+    pub(crate) passphrase: Option<Zeroizing<Vec<u8>>>,
     pub(crate) images: Vec<Image>,
 }
 
@@ -27,7 +30,7 @@ impl Disks {
     /// Opens every image read-only; of an archive, every disk in it.
     pub(crate) fn open(common: &Common, paths: &[PathBuf]) -> anyhow::Result<Self> {
         let key = passphrase(common)?;
-        let mut disks = Self { paths: Vec::new(), members: Vec::new(), images: Vec::new() };
+        let mut disks = Self { paths: Vec::new(), members: Vec::new(), passphrase: None, images: Vec::new() };
         for path in paths {
             let named = common.member.is_some() || common.format.as_deref().is_some_and(|name| name != "ova");
             // What cannot be listed is opened all the same, for its error.
@@ -37,13 +40,14 @@ impl Disks {
                 false => members.into_iter().map(Some).collect(),
             };
             for member in members {
-                let mut options = options(common, key.as_deref());
+                let mut options = options(common, key.as_deref().map(Vec::as_slice));
                 options.member = member.as_deref().or(options.member);
                 disks.images.push(open_with(path, &options, &gate(common))?);
                 disks.paths.push(path.clone());
                 disks.members.push(member);
             }
         }
+        disks.passphrase = key;
         Ok(disks)
     }
 
@@ -72,18 +76,16 @@ pub(crate) fn gate(common: &Common) -> FolderGate {
 }
 
 /// The passphrase that the common arguments point to.
-pub(crate) fn passphrase(common: &Common) -> anyhow::Result<Option<Vec<u8>>> {
+pub(crate) fn passphrase(common: &Common) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(path) = &common.passphrase_file else { return Ok(None) };
-    let mut key = if path.as_os_str() == "-" {
-        let mut key = Vec::new();
+    // Room for all of it, so that growing leaves no copies behind.
+    let mut key = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE as usize));
+    if path.as_os_str() == "-" {
         io::stdin().lock().take(MAX_PASSPHRASE).read_to_end(&mut key)?;
-        key
     } else {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let mut key = Vec::new();
         file.take(MAX_PASSPHRASE).read_to_end(&mut key)?;
-        key
-    };
+    }
     if key.last() == Some(&b'\n') {
         key.pop();
     }
@@ -130,7 +132,7 @@ pub(crate) fn problems_of(image: &Image) -> Vec<String> {
 /// Opens one image read-only as the common arguments want it.
 pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
     let key = passphrase(common)?;
-    open_with(path, &options(common, key.as_deref()), &gate(common))
+    open_with(path, &options(common, key.as_deref().map(Vec::as_slice)), &gate(common))
 }
 
 fn open_with(path: &Path, options: &Options<'_>, gate: &FolderGate) -> anyhow::Result<Image> {

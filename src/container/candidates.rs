@@ -25,12 +25,12 @@ pub struct Candidate {
     /// Its format.
     pub format: &'static str,
     /// How sure: the identity that the child records, or likeness of content.
-    pub match_: Match,
+    pub reason: Reason,
 }
 
 /// Why a file is a candidate.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Match {
+pub enum Reason {
     /// It has the identity that the child records.
     Identity(String),
     /// Of so many compared pages that the child holds itself, so many are the same in the file at the same place:
@@ -64,8 +64,10 @@ pub fn candidates(
     let mut found: Vec<Candidate> = entries
         .take(MAX_FILES)
         .filter_map(Result::ok)
+        // What a symlink leads to may lie outside, where the gate would not let the image go.
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
         .map(|entry| entry.path())
-        .filter(|path| path.is_file() && !same(path))
+        .filter(|path| !same(path))
         .filter_map(|path| judge(path, layer, link, &samples))
         .collect();
     found.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then_with(|| a.path.cmp(&b.path)));
@@ -73,10 +75,10 @@ pub fn candidates(
 }
 
 fn rank(candidate: &Candidate) -> f64 {
-    match candidate.match_ {
-        Match::Identity(_) => 2.0,
-        Match::Content { same, compared } => same as f64 / compared.max(1) as f64,
-        Match::Size => 0.0,
+    match candidate.reason {
+        Reason::Identity(_) => 2.0,
+        Reason::Content { same, compared } => same as f64 / compared.max(1) as f64,
+        Reason::Size => 0.0,
     }
 }
 
@@ -91,18 +93,18 @@ fn judge(path: PathBuf, layer: &Layer, link: &ParentLink, samples: &[(u64, Vec<u
     }
     if let Some(wanted) = &link.identity {
         let identity = first.identity.filter(|identity| identity == wanted)?;
-        return Some(Candidate { path, format: first.format, match_: Match::Identity(identity) });
+        return Some(Candidate { path, format: first.format, reason: Reason::Identity(identity) });
     }
     let disk = first.disk.as_ref().filter(|disk| disk.size() <= layer.virtual_size)?;
     let (same, compared) = compare(disk.as_ref(), samples);
-    let match_ = match compared {
-        0 if disk.size() == layer.virtual_size => Match::Size,
+    let reason = match compared {
+        0 if disk.size() == layer.virtual_size => Reason::Size,
         0 => return None,
         // Unrelated disks share little but pages of one byte over and over, which are not compared.
-        _ if same * 64 >= compared && same > 0 => Match::Content { same, compared },
+        _ if same * 64 >= compared && same > 0 => Reason::Content { same, compared },
         _ => return None,
     };
-    Some(Candidate { path, format: first.format, match_ })
+    Some(Candidate { path, format: first.format, reason })
 }
 
 /// Pages that the child holds itself and that are not one byte over and over, spread over the disk.

@@ -11,7 +11,7 @@ use blockdev::{BlockDevice, Device, Extent};
 use filesystem::{FileKind, FileSystem, Inode};
 use image::{Gate, Options, Report};
 
-/// Bytes of guest files that are read at most in the search.
+/// Bytes that are read at most in the search, of the disk and of files, holes included.
 const MAX_READ: u64 = 8 << 30;
 
 /// Files that are named at most.
@@ -108,6 +108,8 @@ impl Search<'_> {
         while offset < size && !self.is_over() && !self.watch.is_hit.load(Ordering::Relaxed) {
             // A piece that cannot be read was asked for all the same, which is what counts.
             drop(fs.read_at(file, &mut buffer, offset));
+            // Holes ask nothing of the disk, and a file may be longer than anyone can wait.
+            self.watch.read.fetch_add(PIECE as u64, Ordering::Relaxed);
             offset += PIECE as u64;
         }
     }

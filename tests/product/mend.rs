@@ -215,6 +215,44 @@ fn every_container_is_mended_in_place_and_restored() {
 }
 
 #[test]
+fn a_snapshot_is_not_mended_and_an_encrypted_image_only_in_place() {
+    if !has("qemu-img") {
+        return;
+    }
+    let (folder, image) = copy("centos7-vda-ext4.qcow2");
+    let path = image.to_str().unwrap();
+    assert_eq!(judge("qemu-img", &["snapshot", "-c", "before", path]).0, 0);
+    let before = bytes(&image);
+    for more in [&[][..], &["--in-place"], &["--dry-run"]] {
+        let (code, _, err) = run(&[&["fix", path, "--snapshot", "before"], more].concat());
+        assert!(code == 2 && err.contains("only the present state"), "{err}");
+    }
+    assert!(bytes(&image) == before && !delivery::default_overlay(&image).exists());
+    assert_eq!(run(&["check", path, "--snapshot", "before"]).0, 1, "it can be looked at");
+
+    let locked = folder.path().join("locked.qcow2");
+    let (secret, kind) =
+        ("secret,id=s,data=abc", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10");
+    let convert = ["convert", "--object", secret, "-O", "qcow2", "-o", kind, path, locked.to_str().unwrap()];
+    assert_eq!(judge("qemu-img", &convert).0, 0);
+    let key = folder.path().join("key");
+    std::fs::write(&key, "abc\n").unwrap();
+    let with_key = |arguments: &[&str]| {
+        run(&[arguments, &[locked.to_str().unwrap(), "--passphrase-file", key.to_str().unwrap()]].concat())
+    };
+    let before = bytes(&locked);
+    assert_eq!(run(&["check", locked.to_str().unwrap()]).0, 2, "without the passphrase");
+    assert_eq!(with_key(&["check"]).0, 1);
+    let (code, _, err) = with_key(&["fix"]);
+    assert!(code == 2 && err.contains("in the open"), "{err}");
+    assert!(bytes(&locked) == before && !delivery::default_overlay(&locked).exists());
+    assert_eq!(with_key(&["fix", "--in-place"]).0, 0);
+    assert_eq!(with_key(&["check"]).0, 0);
+    assert_eq!(run(&["undo", locked.to_str().unwrap()]).0, 0);
+    assert!(bytes(&locked) == before);
+}
+
+#[test]
 fn a_cut_at_every_write_of_a_commit_leaves_old_or_new_or_recovers() {
     for container in CONTAINERS {
         let folder = tempfile::tempdir().unwrap();
@@ -260,7 +298,8 @@ fn cut_commit(
     for (path, device) in files.iter().zip(&cut) {
         staging.insert(path, device.clone()).unwrap();
     }
-    delivery::stage(changes, &staging, &files[0], format, &FolderGate::new()).unwrap();
+    let options = Options { format: Some(format), ..Options::default() };
+    delivery::stage(changes, &staging, &files[0], &options, &FolderGate::new()).unwrap();
     let staged: Vec<Arc<Overlay>> = staging.files().into_iter().map(|file| file.overlay).collect();
     assert_eq!(staged.len(), files.len());
     let targets: Vec<Target<'_>> = staged

@@ -23,6 +23,8 @@ pub struct Layer {
     pub features: Vec<String>,
     /// Facts that a person should know before relying on this file.
     pub notes: Vec<String>,
+    /// Whether guest data is encrypted in this file.
+    pub is_encrypted: bool,
     /// Internal snapshots, for [`Options::snapshot`](crate::Options::snapshot).
     pub snapshots: Vec<Snapshot>,
     /// What a child records to know this file again: `CID 0badcafe`, `UUID …`. `None` where the format has

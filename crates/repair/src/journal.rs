@@ -105,6 +105,9 @@ pub enum JournalError {
     /// The journal is damaged or was never finished.
     #[error("the journal is not complete; the image was not touched")]
     Incomplete,
+    /// A whole header of a version that this program does not know: the journal is kept, for the one that wrote it.
+    #[error("the journal is of version {0}, which this program does not know")]
+    OtherVersion(u32),
     /// The caller has other files than the journal.
     #[error("the journal is of {0} files")]
     OtherFiles(usize),
@@ -222,7 +225,7 @@ fn write_journal(
 /// What `journal` says of its image.
 ///
 /// # Errors
-/// Only [`JournalError::Io`].
+/// [`JournalError::Io`]; [`JournalError::OtherVersion`], for what nobody here can tell must not be thrown away.
 pub fn state(journal: &dyn BlockDevice) -> Result<State, JournalError> {
     match open(journal) {
         Ok(opened) => Ok(if opened.is_sealed { State::Sealed } else { State::Prepared }),
@@ -283,8 +286,11 @@ fn open(journal: &dyn BlockDevice) -> Result<Opened, JournalError> {
     let mut header = RawHeader::read_from_bytes(&header).map_err(|_| JournalError::Incomplete)?;
     let stored = header.header_crc.get();
     header.header_crc = 0.into();
-    if header.magic != MAGIC || header.version.get() != VERSION || crc32c(header.as_bytes()) != stored {
+    if header.magic != MAGIC || crc32c(header.as_bytes()) != stored {
         return Err(JournalError::Incomplete);
+    }
+    if header.version.get() != VERSION {
+        return Err(JournalError::OtherVersion(header.version.get()));
     }
     let size = header.body_size.get();
     if size > journal.size() - HEADER_SIZE - SEAL_SIZE || header.files_size.get() > size {
@@ -484,6 +490,18 @@ mod tests {
             assert!(seen.contains(&State::Incomplete) && seen.contains(&State::Prepared));
             assert_eq!(seen.last(), Some(&State::Sealed));
         }
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_no_leftover() {
+        let (images, journal) = committed();
+        let mut header = RawHeader::read_from_prefix(&journal.to_vec()).unwrap().0;
+        header.version = 1.into();
+        header.header_crc = 0.into();
+        header.header_crc = crc32c(header.as_bytes()).into();
+        journal.write_all_at(header.as_bytes(), 0).unwrap();
+        assert!(matches!(state(&journal), Err(JournalError::OtherVersion(1))));
+        assert!(matches!(undo(&targets(&images), &journal), Err(JournalError::OtherVersion(1))));
     }
 
     #[test]

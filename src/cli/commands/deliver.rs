@@ -7,13 +7,15 @@ use anyhow::Context;
 
 use crate::cli::Status;
 use crate::cli::args::{Common, Image, Output, Overlay};
-use crate::cli::input::gate;
+use crate::cli::input::{self, gate};
 use crate::cli::render::json;
 use crate::delivery::{self, Undone};
 
 pub(crate) fn commit(common: &Common, args: &Overlay) -> anyhow::Result<Status> {
     let gate = gate(common);
-    let base = delivery::commit_overlay(&args.overlay, &gate)
+    let key = input::passphrase(common)?;
+    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let base = delivery::commit_overlay(&args.overlay, &options, &gate)
         .with_context(|| format!("cannot commit {}", args.overlay.display()))?;
     let undo = delivery::journal_path(&base);
     say(

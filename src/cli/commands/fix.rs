@@ -6,12 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use filesystem::Timestamp;
+use image::Options;
 use repair::Applicability;
 
 use super::check;
 use crate::cli::Status;
 use crate::cli::args::{Common, Fix, Output};
-use crate::cli::input::{Disks, gate};
+use crate::cli::input::{self, Disks, gate};
 use crate::cli::render::{Style, diff, human, json, plain};
 use crate::machine::Machine;
 use crate::{Mended, Wanted, delivery, mend};
@@ -21,6 +22,9 @@ pub(crate) fn run(common: &Common, args: &Fix) -> anyhow::Result<Status> {
         && rules::find(id).is_none()
     {
         bail!("no rule {id:?}; `guestmend explain` lists them");
+    }
+    if let Some(snapshot) = &common.snapshot {
+        bail!("only the present state of an image can be mended, not its snapshot {snapshot:?}");
     }
     let disks = Disks::open(common, &args.images.images)?;
     let machines = check::machines();
@@ -116,7 +120,13 @@ fn deliver(
             );
         }
         if args.in_place {
-            delivery::commit_in_place(overlay, path, format, &gate)?;
+            let options = input::options(common, disks.passphrase.as_deref().map(Vec::as_slice));
+            delivery::commit_in_place(overlay, path, &Options { format: Some(format), ..options }, &gate)?;
+        } else if disks.images[index].chain.iter().any(|layer| layer.is_encrypted) {
+            bail!(
+                "{} is encrypted; an overlay would hold its data in the open: use --in-place",
+                path.display()
+            );
         } else {
             let target = args.overlay.clone().unwrap_or_else(|| delivery::default_overlay(path));
             let format = image::format_named(format)?.qemu_name;

@@ -7,7 +7,7 @@ use image::{Error, Image, Layer, OwnContent, ParentLink, Problem, Report, Severi
 
 use super::{Style, plain, size};
 use crate::cli::input::display_name;
-use crate::container::candidates::{Candidate, Match};
+use crate::container::candidates::{Candidate, Reason};
 use crate::container::map::Part;
 use crate::container::rebase::Rebased;
 use crate::container::victims::Victims;
@@ -88,10 +88,10 @@ pub(crate) fn chain(
     }
     writeln!(out, "{} {}", style.red("error:"), plain(&line(error)))?;
     for candidate in found {
-        let why = match &candidate.match_ {
-            Match::Identity(identity) => format!("has {identity}"),
-            Match::Content { same, compared } => format!("{same} of {compared} compared pages are the same"),
-            Match::Size => "has the same length; nothing else to compare".to_owned(),
+        let why = match &candidate.reason {
+            Reason::Identity(identity) => format!("has {identity}"),
+            Reason::Content { same, compared } => format!("{same} of {compared} compared pages are the same"),
+            Reason::Size => "has the same length; nothing else to compare".to_owned(),
         };
         let name = candidate.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         writeln!(

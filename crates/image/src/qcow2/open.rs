@@ -214,5 +214,6 @@ fn describe(source: &Source, header: &Header, snapshots: &[Entry]) -> Layer {
             vm_state_size: entry.vm_state_size,
         })
         .collect();
-    Layer { virtual_size: header.size, features, notes, snapshots, ..source.layer(FORMAT.name) }
+    let is_encrypted = header.encryption.is_some();
+    Layer { virtual_size: header.size, features, notes, is_encrypted, snapshots, ..source.layer(FORMAT.name) }
 }

@@ -4,7 +4,7 @@ use ondisk::read_bytes;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::geometry::length_of;
-use super::header::{MAX_BACKING_NAME, RawHeader, encode_extensions, extension};
+use super::header::{MAX_BACKING_NAME, RawHeader, encode_extensions, extension, feature};
 use super::{Extension, Header};
 use crate::open::Source;
 use crate::{ImageFormat, Patch, Result};
@@ -14,7 +14,9 @@ pub(super) fn rename_parent(source: &Source, name: &[u8], format: &ImageFormat) 
     let failed = source.failed("qcow2");
     let header = Header::read(&*source.device).map_err(&failed)?.value;
     let refused = |reason: &str| source.not_renamable(name, reason);
-    if header.extension(extension::DATA_FILE).is_some() && header.autoclear_features & 2 != 0 {
+    if header.extension(extension::DATA_FILE).is_some()
+        && header.autoclear_features & feature::RAW_DATA_FILE != 0
+    {
         return Err(refused("its data file is the whole disk"));
     }
     let start = read_bytes(&*source.device, 0, size_of::<RawHeader>()).map_err(&failed)?;

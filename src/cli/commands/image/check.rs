@@ -15,7 +15,7 @@ use crate::delivery;
 pub(crate) fn run(common: &Common, args: &ImageCheck) -> anyhow::Result<Status> {
     let path = &args.image.image;
     let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref());
+    let options = input::options(common, key.as_deref().map(Vec::as_slice));
     let gate = input::gate(common);
     let Some(wanted) = args.repair.map(Wanted::from) else {
         let report = image::check(path, &options, &gate)?;

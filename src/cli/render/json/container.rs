@@ -6,7 +6,7 @@ use image::{Error, Image, Layer, OwnContent, ParentLink, Problem, Report, Severi
 use serde::Serialize;
 
 use crate::cli::render::container::{file_name, line};
-use crate::container::candidates::{Candidate, Match};
+use crate::container::candidates::{Candidate, Reason};
 use crate::container::map;
 use crate::container::mend::Mended;
 use crate::container::rebase::Rebased;
@@ -115,10 +115,10 @@ struct CandidateJson {
 impl Chain {
     pub(crate) fn new(layers: &[Layer], error: Option<&Error>, found: &[Candidate]) -> Self {
         let candidates = found.iter().map(|candidate| {
-            let (by, identity, pages) = match &candidate.match_ {
-                Match::Identity(identity) => ("identity", Some(identity.clone()), None),
-                Match::Content { same, compared } => ("content", None, Some((*same, *compared))),
-                Match::Size => ("size", None, None),
+            let (by, identity, pages) = match &candidate.reason {
+                Reason::Identity(identity) => ("identity", Some(identity.clone()), None),
+                Reason::Content { same, compared } => ("content", None, Some((*same, *compared))),
+                Reason::Size => ("size", None, None),
             };
             CandidateJson {
                 file: text(&candidate.path),
