@@ -10,6 +10,7 @@
 pub mod gpt;
 pub mod lvm2;
 pub mod mbr;
+pub mod raid;
 mod table;
 
 pub use table::{Partition, Table, TableKind, read_table};

@@ -1,0 +1,4 @@
+//! Volumes that real kernels wrote, read by us.
+
+#[cfg(test)]
+mod support;
