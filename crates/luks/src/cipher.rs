@@ -1,7 +1,8 @@
 //! Encryption of sectors: AES in the modes that disks use.
 //!
-//! XTS is IEEE 1619; ESSIV and plain are dm-crypt's initial vectors. The vector of a sector follows from its number,
-//! counted in units of 512 bytes whatever the sectors of the device are.
+//! XTS is IEEE 1619; the initial vectors are those of dm-crypt (`Documentation/admin-guide/device-mapper/dm-crypt.rst`).
+//! The vector of a sector follows from its number, counted in units of 512 bytes whatever the sectors of the device
+//! are.
 
 use std::fmt;
 
@@ -15,11 +16,14 @@ type Block = Array<u8, U16>;
 /// Bytes in a block of AES.
 const BLOCK: usize = 16;
 
-/// Bytes in a sector.
-const SECTOR: usize = 512;
+/// What numbers of sectors count.
+const UNIT: usize = 512;
 
-/// Blocks of a sector.
-const BLOCKS: usize = SECTOR / BLOCK;
+/// Blocks that go through AES together: enough for its pipeline, and few enough to stay in the fastest cache.
+const BATCH: usize = 32;
+
+/// Sectors whose initial vectors are made together.
+const SECTORS: usize = 8;
 
 /// Why there is no such cipher.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,14 +41,17 @@ pub enum CipherError {
     },
 }
 
-/// Encrypts and decrypts whole sectors of 512 bytes.
+/// Encrypts and decrypts whole sectors.
 pub struct SectorCipher {
     mode: Mode,
+    vector: Vector,
+    /// Bytes in a sector: 512, 1024, 2048 or 4096.
+    sector_size: usize,
 }
 
 enum Mode {
     Xts { data: Aes, tweak: Aes },
-    Cbc { data: Aes, vector: Vector },
+    Cbc(Aes),
 }
 
 /// How the initial vector of a sector is made.
@@ -53,6 +60,8 @@ enum Vector {
     Plain,
     /// The number.
     Plain64,
+    /// The number, big-endian at the vector's end.
+    Plain64Be,
     /// The number, encrypted with a hash of the key.
     Essiv(Aes),
 }
@@ -91,133 +100,143 @@ impl Aes {
 }
 
 impl SectorCipher {
-    /// The cipher of this name and mode: `aes` with `xts-plain64`, `xts-plain`, `cbc-plain64`, `cbc-plain`, or
-    /// `cbc-essiv:HASH`.
+    /// The cipher of this name and mode over sectors of 512 bytes: `aes` with `xts-` or `cbc-`, and `plain`,
+    /// `plain64`, `plain64be` or `essiv:HASH`.
     ///
     /// # Errors
     /// [`CipherError`].
     pub fn new(cipher: &str, mode: &str, key: &[u8]) -> Result<Self, CipherError> {
-        let name = format!("{cipher}-{mode}");
+        let name = || format!("{cipher}-{mode}");
+        let unsupported = || CipherError::Unsupported(name());
+        let bad_key = || CipherError::KeyLength { cipher: name(), length: key.len() };
         if cipher != "aes" {
-            return Err(CipherError::Unsupported(name));
+            return Err(unsupported());
         }
-        let bad_key = || CipherError::KeyLength { cipher: name.clone(), length: key.len() };
-        let mode = match mode {
-            "xts-plain64" | "xts-plain" => {
+        let (chaining, vector) = mode.split_once('-').ok_or_else(unsupported)?;
+        let vector = match vector {
+            "plain" => Vector::Plain,
+            "plain64" => Vector::Plain64,
+            "plain64be" => Vector::Plain64Be,
+            _ => {
+                let hash = vector.strip_prefix("essiv:").and_then(Hash::named).ok_or_else(unsupported)?;
+                Vector::Essiv(Aes::new(&hash.digest(&[key])).ok_or_else(unsupported)?)
+            }
+        };
+        let mode = match chaining {
+            "xts" => {
                 let (data, tweak) = key.split_at(key.len() / 2);
                 let data = Aes::new(data).ok_or_else(bad_key)?;
                 Mode::Xts { data, tweak: Aes::new(tweak).ok_or_else(bad_key)? }
             }
-            "cbc-plain" => Mode::Cbc { data: Aes::new(key).ok_or_else(bad_key)?, vector: Vector::Plain },
-            "cbc-plain64" => Mode::Cbc { data: Aes::new(key).ok_or_else(bad_key)?, vector: Vector::Plain64 },
-            _ => {
-                let hash = mode.strip_prefix("cbc-essiv:").and_then(Hash::named);
-                let hash = hash.ok_or_else(|| CipherError::Unsupported(name.clone()))?;
-                let essiv =
-                    Aes::new(&hash.digest(&[key])).ok_or_else(|| CipherError::Unsupported(name.clone()))?;
-                Mode::Cbc { data: Aes::new(key).ok_or_else(bad_key)?, vector: Vector::Essiv(essiv) }
-            }
+            "cbc" => Mode::Cbc(Aes::new(key).ok_or_else(bad_key)?),
+            _ => return Err(unsupported()),
         };
-        Ok(Self { mode })
+        Ok(Self { mode, vector, sector_size: UNIT })
     }
 
-    /// Decrypts `data`, whole sectors of which the first has this number.
-    pub fn decrypt(&self, data: &mut [u8], first_sector: u64) {
-        self.each(data, first_sector, false);
+    /// The same over sectors of `sector_size` bytes; `None` unless that is 512, 1024, 2048 or 4096.
+    pub fn with_sector_size(self, sector_size: u32) -> Option<Self> {
+        let sector_size = usize::try_from(sector_size).ok()?;
+        matches!(sector_size, 512 | 1024 | 2048 | 4096).then_some(Self { sector_size, ..self })
     }
 
-    /// Encrypts `data`, whole sectors of which the first has this number.
-    pub fn encrypt(&self, data: &mut [u8], first_sector: u64) {
-        self.each(data, first_sector, true);
+    /// Bytes in a sector.
+    pub fn sector_size(&self) -> usize {
+        self.sector_size
     }
 
-    fn each(&self, data: &mut [u8], first_sector: u64, is_encryption: bool) {
-        let mut number = first_sector;
-        for sector in data.chunks_exact_mut(SECTOR) {
-            let mut blocks = [Block::default(); BLOCKS];
-            load(&mut blocks, sector);
-            match &self.mode {
-                Mode::Xts { data, tweak } => xts(data, tweak, &mut blocks, number, is_encryption),
-                Mode::Cbc { data, vector } if is_encryption => {
-                    cbc_encrypt(data, vector.of(number), &mut blocks);
-                }
-                Mode::Cbc { data, vector } => cbc_decrypt(data, vector.of(number), &mut blocks),
+    /// Decrypts `data`, whole sectors of which the first has this number, counted in units of 512 bytes.
+    pub fn decrypt(&self, data: &mut [u8], first: u64) {
+        self.each(data, first, false);
+    }
+
+    /// Encrypts `data`, whole sectors of which the first has this number, counted in units of 512 bytes.
+    pub fn encrypt(&self, data: &mut [u8], first: u64) {
+        self.each(data, first, true);
+    }
+
+    fn each(&self, data: &mut [u8], first: u64, is_encryption: bool) {
+        let units = u64::try_from(self.sector_size / UNIT).unwrap_or(1);
+        let mut number = first;
+        for group in data.chunks_mut(self.sector_size.saturating_mul(SECTORS)) {
+            let mut vectors = [Block::default(); SECTORS];
+            for vector in &mut vectors {
+                *vector = self.vector.of(number);
+                number = number.wrapping_add(units);
             }
-            store(&blocks, sector);
-            number = number.wrapping_add(1);
+            if let Vector::Essiv(aes) = &self.vector {
+                aes.encrypt(&mut vectors);
+            }
+            if let Mode::Xts { tweak, .. } = &self.mode {
+                tweak.encrypt(&mut vectors);
+            }
+            for (sector, vector) in group.chunks_exact_mut(self.sector_size).zip(vectors) {
+                let blocks = Array::cast_slice_from_core_mut(sector.as_chunks_mut::<BLOCK>().0);
+                let vector = u128::from_le_bytes(vector.into());
+                match &self.mode {
+                    Mode::Xts { data, .. } => xts(data, vector, blocks, is_encryption),
+                    Mode::Cbc(data) if is_encryption => cbc_encrypt(data, vector, blocks),
+                    Mode::Cbc(data) => cbc_decrypt(data, vector, blocks),
+                }
+            }
         }
-    }
-}
-
-fn load(blocks: &mut [Block; BLOCKS], sector: &[u8]) {
-    for (block, bytes) in blocks.iter_mut().zip(sector.as_chunks::<BLOCK>().0) {
-        block.copy_from_slice(bytes);
-    }
-}
-
-fn store(blocks: &[Block; BLOCKS], sector: &mut [u8]) {
-    for (block, bytes) in blocks.iter().zip(sector.as_chunks_mut::<BLOCK>().0) {
-        bytes.copy_from_slice(block);
     }
 }
 
 impl Vector {
-    fn of(&self, number: u64) -> u128 {
-        match self {
+    /// The vector before any encryption.
+    fn of(&self, number: u64) -> Block {
+        let value = match self {
             Self::Plain => u128::from(number & 0xffff_ffff),
-            Self::Plain64 => u128::from(number),
-            Self::Essiv(aes) => {
-                let mut block = [Block::from(u128::from(number).to_le_bytes())];
-                aes.encrypt(&mut block);
-                let [block] = block;
-                u128::from_le_bytes(block.into())
-            }
+            Self::Plain64 | Self::Essiv(_) => u128::from(number),
+            Self::Plain64Be => u128::from(number).swap_bytes(),
+        };
+        Block::from(value.to_le_bytes())
+    }
+}
+
+/// The tweaks of a batch first, so that its blocks go through AES together.
+fn xts(data: &Aes, mut tweak: u128, blocks: &mut [Block], is_encryption: bool) {
+    for batch in blocks.chunks_mut(BATCH) {
+        let mut tweaks = [0_u128; BATCH];
+        for slot in &mut tweaks {
+            *slot = tweak;
+            // Multiplication by x in GF(2^128), x^128 = x^7 + x^2 + x + 1.
+            let carry = tweak.wrapping_shr(127);
+            tweak = tweak.wrapping_shl(1) ^ carry.wrapping_mul(0x87);
         }
+        mask(batch, &tweaks);
+        if is_encryption {
+            data.encrypt(batch);
+        } else {
+            data.decrypt(batch);
+        }
+        mask(batch, &tweaks);
     }
 }
 
-/// All tweaks of the sector first, so that its blocks go through AES together.
-fn xts(data: &Aes, tweak: &Aes, blocks: &mut [Block; BLOCKS], number: u64, is_encryption: bool) {
-    let mut first = [Block::from(u128::from(number).to_le_bytes())];
-    tweak.encrypt(&mut first);
-    let [first] = first;
-    let mut value = u128::from_le_bytes(first.into());
-    let mut tweaks = [0_u128; BLOCKS];
-    for tweak in &mut tweaks {
-        *tweak = value;
-        // Multiplication by x in GF(2^128), x^128 = x^7 + x^2 + x + 1.
-        let carry = value.wrapping_shr(127);
-        value = value.wrapping_shl(1) ^ carry.wrapping_mul(0x87);
-    }
-    mask(blocks, &tweaks);
-    if is_encryption {
-        data.encrypt(blocks);
-    } else {
-        data.decrypt(blocks);
-    }
-    mask(blocks, &tweaks);
-}
-
-fn mask(blocks: &mut [Block; BLOCKS], tweaks: &[u128; BLOCKS]) {
-    for (block, tweak) in blocks.iter_mut().zip(tweaks) {
-        *block = Block::from((u128::from_le_bytes((*block).into()) ^ tweak).to_le_bytes());
+fn mask(blocks: &mut [Block], masks: &[u128; BATCH]) {
+    for (block, mask) in blocks.iter_mut().zip(masks) {
+        *block = Block::from((u128::from_le_bytes((*block).into()) ^ mask).to_le_bytes());
     }
 }
 
-fn cbc_decrypt(data: &Aes, vector: u128, blocks: &mut [Block; BLOCKS]) {
-    let mut before = [0_u128; BLOCKS];
+fn cbc_decrypt(data: &Aes, vector: u128, blocks: &mut [Block]) {
     let mut last = vector;
-    for (before, block) in before.iter_mut().zip(blocks.iter()) {
-        *before = last;
-        last = u128::from_le_bytes((*block).into());
+    for batch in blocks.chunks_mut(BATCH) {
+        let mut before = [0_u128; BATCH];
+        for (before, block) in before.iter_mut().zip(batch.iter()) {
+            *before = last;
+            last = u128::from_le_bytes((*block).into());
+        }
+        data.decrypt(batch);
+        mask(batch, &before);
     }
-    data.decrypt(blocks);
-    mask(blocks, &before);
 }
 
-fn cbc_encrypt(data: &Aes, vector: u128, blocks: &mut [Block; BLOCKS]) {
+fn cbc_encrypt(data: &Aes, vector: u128, blocks: &mut [Block]) {
     let mut last = vector;
-    for block in blocks.iter_mut() {
+    for block in blocks {
         let mut one = [Block::from((u128::from_le_bytes((*block).into()) ^ last).to_le_bytes())];
         data.encrypt(&mut one);
         let [one] = one;
@@ -231,7 +250,7 @@ impl fmt::Debug for SectorCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.mode {
             Mode::Xts { .. } => "SectorCipher(XTS)",
-            Mode::Cbc { .. } => "SectorCipher(CBC)",
+            Mode::Cbc(_) => "SectorCipher(CBC)",
         })
     }
 }
@@ -249,6 +268,8 @@ mod tests {
             ("cbc-plain64", 32),
             ("cbc-plain", 16),
             ("cbc-essiv:sha256", 32),
+            ("xts-essiv:sha256", 64),
+            ("cbc-plain64be", 24),
         ] {
             let cipher = SectorCipher::new("aes", mode, &key[..length]).unwrap();
             let plain: Vec<u8> = (0..2048_u32).map(|n| (n * 7) as u8).collect();
@@ -277,6 +298,25 @@ mod tests {
         SectorCipher::new("aes", "xts-plain64", &key).unwrap().encrypt(&mut data, 0xff);
         assert_eq!(data[..16], hex("1c3b3a102f770386e4836c99e370cf9b"));
         assert_eq!(data[496..], hex("c4f36ffda9fcea70b9c6e693e148c151"));
+    }
+
+    /// dm-crypt counts 512-byte units also where sectors are larger, so the first 512 bytes are the same.
+    #[test]
+    fn larger_sectors() {
+        let cipher =
+            |size| SectorCipher::new("aes", "xts-plain64", &[7; 64]).unwrap().with_sector_size(size).unwrap();
+        let mut large = vec![3; 16 << 10];
+        cipher(4096).encrypt(&mut large, 40);
+        let mut small = vec![3; 16 << 10];
+        cipher(512).encrypt(&mut small, 40);
+        for at in (0..16 << 10).step_by(4096) {
+            assert_eq!(large[at..at + 512], small[at..at + 512]);
+            assert_ne!(large[at + 512..at + 1024], small[at + 512..at + 1024]);
+        }
+        let mut last = large[12 << 10..].to_vec();
+        cipher(4096).decrypt(&mut last, 40 + 24);
+        assert_eq!(last, vec![3; 4096]);
+        assert!(SectorCipher::new("aes", "cbc-plain", &[7; 16]).unwrap().with_sector_size(8192).is_none());
     }
 
     #[test]

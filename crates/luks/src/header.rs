@@ -7,6 +7,8 @@ use ondisk::{Corrupt, Error, Result, be, read_value};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::Hash;
+use crate::kdf::{Digest, Kdf};
+use crate::slot::{self, KeySlot, MAX_KEY};
 
 const STRUCTURE: &str = "LUKS header";
 
@@ -18,12 +20,6 @@ pub(crate) const SECTOR: u64 = 512;
 
 /// A slot that holds a key.
 const ACTIVE: u32 = 0x00ac_71f3;
-
-/// Stripes that any tool ever used; more would be memory for nothing.
-const MAX_STRIPES: u32 = 4000;
-
-/// The longest key: two of 256 bits for XTS.
-const MAX_KEY: u32 = 64;
 
 /// The header as stored.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -88,24 +84,9 @@ pub struct Header {
     pub payload_offset: u64,
     /// As text.
     pub uuid: String,
-    pub(crate) digest: [u8; 20],
-    pub(crate) digest_salt: [u8; 32],
-    pub(crate) digest_iterations: u32,
+    pub(crate) digest: Digest,
     /// Those that are in use and make sense.
     pub key_slots: Vec<KeySlot>,
-}
-
-/// A key slot in use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeySlot {
-    /// Its number, 0..=7.
-    pub number: usize,
-    pub(crate) iterations: u32,
-    pub(crate) salt: [u8; 32],
-    /// First byte of the key material, from the header on.
-    pub(crate) material_offset: u64,
-    /// Bytes of it.
-    pub(crate) material_length: usize,
 }
 
 impl Header {
@@ -131,46 +112,75 @@ impl Header {
         let hash =
             Hash::named(&hash).ok_or_else(|| Error::unsupported(STRUCTURE, format!("the hash {hash}")))?;
         let key_bytes = raw.key_bytes.get();
-        if key_bytes == 0 || key_bytes > MAX_KEY {
+        let key_length = usize::try_from(key_bytes).unwrap_or(usize::MAX);
+        if key_length == 0 || key_length > MAX_KEY {
             return Err(corrupt("key-bytes", "1..=64", key_bytes.to_string()).into());
         }
         if raw.mk_digest_iterations.get() == 0 {
             return Err(corrupt("mk-digest-iter", "at least 1", "0".to_owned()).into());
         }
-        let slots = raw.key_slots.iter().enumerate();
+        raw.check_areas(key_bytes, at)?;
+        let (cipher, mode) = (text(&raw.cipher_name), text(&raw.cipher_mode));
+        let slots = raw.key_slots.iter().zip(0_u32..).filter(|(slot, _)| slot.active.get() == ACTIVE);
+        let key_slots = slots
+            .map(|(slot, number)| KeySlot {
+                number,
+                priority: 1,
+                kdf: Kdf::Pbkdf2 { hash, iterations: slot.iterations.get(), salt: slot.salt.to_vec() },
+                key_length,
+                area_key_length: key_length,
+                stripes: slot.stripes.get(),
+                stripe_hash: hash,
+                area_offset: u64::from(slot.key_material_offset.get()).saturating_mul(SECTOR),
+                area_cipher: cipher.clone(),
+                area_mode: mode.clone(),
+            })
+            .filter(|found| slot::check(found, available).is_some() && found.kdf.work().0 > 0)
+            .collect();
         Ok(Self {
-            cipher: text(&raw.cipher_name),
-            mode: text(&raw.cipher_mode),
+            cipher,
+            mode,
             hash,
-            key_length: usize::try_from(key_bytes).unwrap_or(0),
+            key_length,
             payload_offset: u64::from(raw.payload_offset.get()).saturating_mul(SECTOR),
             uuid: text(&raw.uuid),
-            digest: raw.mk_digest,
-            digest_salt: raw.mk_digest_salt,
-            digest_iterations: raw.mk_digest_iterations.get(),
-            key_slots: slots
-                .filter_map(|(number, slot)| KeySlot::decode(slot, number, key_bytes, available))
-                .collect(),
+            digest: Digest {
+                hash,
+                iterations: raw.mk_digest_iterations.get(),
+                salt: raw.mk_digest_salt.to_vec(),
+                value: raw.mk_digest.to_vec(),
+            },
+            key_slots,
         })
     }
 }
 
-impl KeySlot {
-    fn decode(raw: &RawKeySlot, number: usize, key_bytes: u32, available: u64) -> Option<Self> {
-        let stripes = raw.stripes.get();
-        if raw.active.get() != ACTIVE || raw.iterations.get() == 0 || stripes == 0 || stripes > MAX_STRIPES {
-            return None;
+impl RawHeader {
+    /// Key material of slots, used or not, lies apart from each other and in front of the data, as cryptsetup demands:
+    /// else a slot that is added would destroy something.
+    fn check_areas(&self, key_bytes: u32, at: u64) -> Result<()> {
+        let mut areas: Vec<(u64, u64)> = self
+            .key_slots
+            .iter()
+            .filter(|slot| slot.stripes.get() > 0)
+            .map(|slot| {
+                let start = u64::from(slot.key_material_offset.get());
+                let bytes = u64::from(key_bytes).saturating_mul(u64::from(slot.stripes.get()));
+                (start, start.saturating_add(bytes.div_ceil(SECTOR)))
+            })
+            .collect();
+        areas.sort_unstable();
+        let payload = u64::from(self.payload_offset.get());
+        let bounds = areas.iter().skip(1).map(|(start, _)| *start);
+        for ((start, end), next) in areas.iter().zip(bounds.chain([u64::MAX])) {
+            let limit = if payload == 0 { next } else { next.min(payload) };
+            if *end > limit {
+                let expected = format!("an end by sector {limit}");
+                let found = format!("sectors {start}..{end}");
+                return Err(Corrupt::new(STRUCTURE, at, "key-material-offset", expected, found).into());
+            }
         }
-        let material_offset = u64::from(raw.key_material_offset.get()).checked_mul(SECTOR)?;
-        let length = u64::from(key_bytes).checked_mul(u64::from(stripes))?;
-        let end = material_offset.checked_add(length.next_multiple_of(SECTOR))?;
-        (end <= available).then_some(Self {
-            number,
-            iterations: raw.iterations.get(),
-            salt: raw.salt,
-            material_offset,
-            material_length: usize::try_from(length).ok()?,
-        })
+        Ok(())
     }
 }
 

@@ -1,24 +1,40 @@
 //! From a passphrase to the cipher of the data.
 
 use blockdev::BlockDevice;
-use ondisk::read_bytes;
 
-use crate::{CipherError, Header, KeySlot, Secret, SectorCipher, anti_forensic};
-
-/// Iterations that a header may ask for in all: a minute of work, ten times what tools ask for. The number is the
-/// image's.
-const MAX_ITERATIONS: u64 = 100_000_000;
+use crate::kdf::{Digest, Limits, MAX_FILLED, MAX_ITERATIONS};
+use crate::{CipherError, Header, KeySlot, Secret, SectorCipher};
 
 /// Why the data stays closed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Locked {
+    /// There is no passphrase to try.
+    #[error("a passphrase is needed")]
+    NoPassphrase,
     /// No key slot opens with this passphrase.
     #[error("no key slot opens with this passphrase")]
     WrongPassphrase,
+    /// The header holds no key slot that can be used.
+    #[error("no key slot is in use")]
+    NoKeySlot,
     /// The header asks for so much work that it can only be meant to stop us.
-    #[error("the header asks for {0} iterations")]
-    TooMuchWork(u64),
+    #[error("the header asks for {0}")]
+    TooMuchWork(String),
+    /// A key slot asks for more memory than is allowed, or than there is.
+    #[error("a key slot asks for {wanted} KiB of memory; the limit is {limit} KiB")]
+    TooMuchMemory {
+        /// KiB.
+        wanted: u32,
+        /// KiB.
+        limit: u32,
+    },
+    /// Numbers that the key derivation does not take.
+    #[error("a key slot has impossible parameters: {0}")]
+    Parameters(String),
+    /// The data cannot be read, whatever the key.
+    #[error("{0} is not supported")]
+    Unsupported(String),
     /// The cipher is not known here.
     #[error(transparent)]
     Cipher(#[from] CipherError),
@@ -37,43 +53,45 @@ pub fn unlock(
     at: u64,
     passphrase: &[u8],
 ) -> Result<SectorCipher, Locked> {
-    let slots = header.key_slots.iter().map(|slot| u64::from(slot.iterations));
-    let work = slots.fold(0_u64, u64::saturating_add).saturating_add(
-        u64::from(header.digest_iterations)
-            .saturating_mul(u64::try_from(header.key_slots.len()).unwrap_or(u64::MAX)),
-    );
-    if work > MAX_ITERATIONS {
-        return Err(Locked::TooMuchWork(work));
-    }
-    for slot in &header.key_slots {
-        if let Some(key) = open_slot(header, slot, device, at, passphrase)? {
-            return Ok(SectorCipher::new(&header.cipher, &header.mode, &key)?);
-        }
-    }
-    Err(Locked::WrongPassphrase)
+    let limits = Limits::default();
+    let (_, key) = volume_key(&header.key_slots, &header.digest, device, at, passphrase, limits)?;
+    Ok(SectorCipher::new(&header.cipher, &header.mode, &key)?)
 }
 
-/// The volume key, if the slot holds it under this passphrase.
-fn open_slot(
-    header: &Header,
-    slot: &KeySlot,
+/// The volume key, and the number of the slot that gave it.
+pub(crate) fn volume_key(
+    slots: &[KeySlot],
+    digest: &Digest,
     device: &dyn BlockDevice,
     at: u64,
     passphrase: &[u8],
-) -> Result<Option<Secret>, Locked> {
-    let mut slot_key = Secret::new(vec![0; header.key_length]);
-    header.hash.pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
-    let cipher = SectorCipher::new(&header.cipher, &header.mode, &slot_key)?;
-    // Whole sectors were encrypted, of which the stripes may fill the last in part.
-    let length = slot.material_length.next_multiple_of(512);
-    let offset = at.saturating_add(slot.material_offset);
-    let mut material = Secret::new(read_bytes(device, offset, length)?);
-    cipher.decrypt(&mut material, 0);
-    let stripes = material.get(..slot.material_length).unwrap_or_default();
-    let Some(key) = anti_forensic::merge(stripes, header.key_length, header.hash) else { return Ok(None) };
-    let mut digest = [0; 20];
-    header.hash.pbkdf2(&key, &header.digest_salt, header.digest_iterations, &mut digest);
-    Ok((digest == header.digest).then_some(key))
+    limits: Limits,
+) -> Result<(u32, Secret), Locked> {
+    if slots.is_empty() {
+        return Err(Locked::NoKeySlot);
+    }
+    let (mut iterations, mut filled) = (0_u64, 0_u64);
+    for slot in slots {
+        let (more, fill) = slot.kdf.work();
+        iterations = iterations.saturating_add(more).saturating_add(u64::from(digest.iterations));
+        filled = filled.saturating_add(fill);
+    }
+    if iterations > MAX_ITERATIONS {
+        return Err(Locked::TooMuchWork(format!("{iterations} iterations")));
+    }
+    if filled > MAX_FILLED {
+        return Err(Locked::TooMuchWork(format!("{filled} KiB to be filled")));
+    }
+    // A slot that is damaged or asks too much must not hide one that opens.
+    let mut obstacle = None;
+    for slot in slots {
+        match slot.open(digest, device, at, passphrase, limits) {
+            Ok(Some(key)) => return Ok((slot.number, key)),
+            Ok(None) => {}
+            Err(error) => obstacle = Some(error),
+        }
+    }
+    Err(obstacle.unwrap_or(Locked::WrongPassphrase))
 }
 
 #[cfg(test)]
@@ -103,7 +121,7 @@ mod tests {
             opened += 1;
             // Deriving keys is what costs; a few show that the way there holds.
             let is_cheap =
-                header.digest_iterations < 100 && header.key_slots.iter().all(|slot| slot.iterations < 100);
+                header.digest.iterations < 100 && header.key_slots.iter().all(|slot| slot.kdf.work().0 < 100);
             if number % 200 == 0 && is_cheap {
                 drop(unlock(&header, &device, 0, b"x"));
             }
