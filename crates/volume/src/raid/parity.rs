@@ -280,7 +280,7 @@ mod tests {
                 };
                 let mut expected: Vec<u8> = (0..size).map(|n| (n * 31 % 253) as u8).collect();
                 open(&[]).write_all_at(&expected, 0).unwrap();
-                for first in 0..count {
+                for (first, device) in members.iter().enumerate() {
                     let offset = 700 * first;
                     let degraded = open(&[first]);
                     degraded.write_all_at(&[first as u8; 2500], offset as u64).unwrap();
@@ -291,10 +291,7 @@ mod tests {
                     let mut member = vec![0; 1024];
                     for number in 0..13 {
                         rebuild(&rest, number, first as u64, &mut member);
-                        blockdev::writable(&members[first])
-                            .unwrap()
-                            .write_all_at(&member, number * 1024)
-                            .unwrap();
+                        blockdev::writable(device).unwrap().write_all_at(&member, number * 1024).unwrap();
                     }
                     assert!(whole(&open(&[])) == expected, "{parity:?}, {count} members with {first} again");
                     for second in (0..count).filter(|_| redundant == 2) {

@@ -1,4 +1,6 @@
 //! Volumes that real kernels wrote, read by us.
 
 #[cfg(test)]
+mod md;
+#[cfg(test)]
 mod support;
