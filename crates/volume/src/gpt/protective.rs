@@ -27,6 +27,10 @@ pub struct ProtectiveMbr {
     pub start_lba: u64,
     /// Sectors of the entry: those of the disk that the table was made for, less one, or 2³² − 1.
     pub sectors: u64,
+    /// Whether it carries the active flag: against the specification, and what some BIOSes need.
+    pub is_active: bool,
+    /// The other entries of a hybrid MBR: type, first sector, sectors.
+    pub others: Vec<(u8, u64, u64)>,
     /// The 512 bytes; empty when they could not be read.
     pub bytes: Vec<u8>,
     /// What is wrong with it.
@@ -39,8 +43,15 @@ impl ProtectiveMbr {
         let wrong = |field, expected: String, found: String| {
             Corrupt::new("protective MBR", 0, field, expected, found)
         };
-        let mut mbr =
-            Self { kind: ProtectiveKind::Missing, start_lba: 0, sectors: 0, bytes, problems: Vec::new() };
+        let mut mbr = Self {
+            kind: ProtectiveKind::Missing,
+            start_lba: 0,
+            sectors: 0,
+            is_active: false,
+            others: Vec::new(),
+            bytes,
+            problems: Vec::new(),
+        };
         let Some(sector) = sector else {
             mbr.problems.push(wrong("signature", "55 aa".into(), "a sector that cannot be read".into()));
             return mbr;
@@ -56,9 +67,14 @@ impl ProtectiveMbr {
             return mbr;
         };
         (mbr.start_lba, mbr.sectors) = (entry.start.get().into(), entry.sectors.get().into());
+        mbr.is_active = entry.boot_indicator == 0x80;
+        let others = sector.entries.iter().filter(|entry| !matches!(entry.partition_type, 0 | PROTECTIVE));
+        mbr.others = others
+            .map(|entry| (entry.partition_type, entry.start.get().into(), entry.sectors.get().into()))
+            .collect();
         if sector.signature == [0x55, 0xaa] {
-            let others = sector.entries.iter().any(|entry| !matches!(entry.partition_type, 0 | PROTECTIVE));
-            mbr.kind = if others { ProtectiveKind::Hybrid } else { ProtectiveKind::Protective };
+            let is_hybrid = !mbr.others.is_empty();
+            mbr.kind = if is_hybrid { ProtectiveKind::Hybrid } else { ProtectiveKind::Protective };
         }
         if mbr.start_lba != 1 {
             mbr.problems.push(wrong("first sector", "1".into(), mbr.start_lba.to_string()));

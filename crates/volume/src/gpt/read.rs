@@ -91,7 +91,22 @@ impl Gpt {
         problems.extend(self.differences.iter().cloned());
         self.places(&mut problems);
         self.entries(&mut problems);
+        self.hybrid(&mut problems);
         problems
+    }
+
+    /// The other entries of a hybrid MBR, each of which should be a partition of the GPT.
+    fn hybrid(&self, problems: &mut Vec<Corrupt>) {
+        let Some(array) = self.array() else { return };
+        for (kind, start, sectors) in &self.protective_mbr.others {
+            let is_known =
+                array.entries.iter().any(|entry| (entry.first_lba, entry.sectors()) == (*start, *sectors));
+            if !is_known {
+                let found = format!("{sectors} from {start}, of type {kind:02x}");
+                let expected = "those of a GPT partition";
+                problems.push(Corrupt::new("hybrid MBR", 0x1be, "sectors", expected, found));
+            }
+        }
     }
 
     /// Where the parts lie, against the size of the disk.

@@ -23,12 +23,12 @@ pub(super) fn judge(disk: &mut Sectors<'_>) -> Judgement {
         Ok(()) => {
             let (found, _) = mbr::walk(disk, &sector, sector_size, Limits::Linux);
             let seen = found.iter().map(|found| {
-                let mut sectors = u64::from(found.entry.sectors.get()).saturating_mul(sector_size);
+                let mut sectors = u64::from(found.entry.sectors.get());
                 if found.number <= 4 && found.entry.is_extended() {
-                    // Room for LILO and no more, so that nobody makes a file system on it.
-                    sectors = sectors.min(sector_size.max(1024));
+                    // 1 KiB or a sector: room for LILO and no more, so that nobody makes a file system on it.
+                    sectors = sectors.min(1024_u64.div_ceil(sector_size.max(1)));
                 }
-                (found.number, found.start.saturating_mul(sector_size), sectors)
+                (found.number, found.start, sectors)
             });
             let seen = seen.collect();
             accepts(disk, Source::Mbr, seen)
@@ -38,13 +38,21 @@ pub(super) fn judge(disk: &mut Sectors<'_>) -> Judgement {
     }
 }
 
-/// Cuts what reaches past the end and drops what starts there.
+/// Cuts what reaches past the end and drops what starts there; `seen` counts logical sectors.
 fn accepts(disk: &Sectors<'_>, source: Source, seen: Vec<(u32, u64, u64)>) -> Judgement {
-    let size = disk.disk.size() & !511;
+    // The kernel counts in units of 512 bytes, and lets lengths wrap: an entry that ends before it starts becomes a
+    // partition of nearly 2⁶⁴ of them.
+    let capacity = disk.disk.size() >> 9;
+    let units = u64::from(disk.disk.sector_size()) >> 9;
     let partitions = seen
         .into_iter()
-        .filter(|(_, start, length)| *length > 0 && *start < size)
-        .map(|(number, start, length)| Seen { number, start, length: length.min(size.saturating_sub(start)) })
+        .map(|(number, start, length)| (number, start.wrapping_mul(units), length.wrapping_mul(units)))
+        .filter(|(_, start, length)| *length > 0 && *start < capacity)
+        .map(|(number, start, length)| {
+            let is_cut = start.wrapping_add(length) > capacity;
+            let length = if is_cut { capacity.saturating_sub(start) } else { length };
+            Seen { number, start: start.saturating_mul(512), length: length.saturating_mul(512) }
+        })
         .collect();
     Judgement::Accepts { source, partitions, remark: None }
 }
@@ -90,9 +98,7 @@ fn gpt(
         if !entry.is_used() || first > last || end > last {
             continue;
         }
-        // An end before the start gives a length that wraps.
-        let sectors = end.wrapping_sub(first).wrapping_add(1);
-        seen.push((number, first.wrapping_mul(sector_size), sectors.wrapping_mul(sector_size)));
+        seen.push((number, first, end.wrapping_sub(first).wrapping_add(1)));
     }
     Ok(seen)
 }
