@@ -5,6 +5,9 @@ use zerocopy::FromBytes;
 
 use crate::{Error, Result};
 
+/// Lengths that are allocated without asking whether there is memory for them.
+const SMALL: usize = 1 << 20;
+
 /// The bytes `offset..offset + length` of `device`.
 ///
 /// # Errors
@@ -14,10 +17,15 @@ pub fn read_bytes(device: &dyn BlockDevice, offset: u64, length: usize) -> Resul
     let failed = |source| Error::Io { offset, length: length as u64, source };
     blockdev::check_range(device.size(), offset, length as u64).map_err(failed)?;
     let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(length)
-        .map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::OutOfMemory, e)))?;
-    bytes.resize(length, 0);
+    if length <= SMALL {
+        // Zeroed by the allocator; `resize` without optimisation goes byte by byte.
+        bytes = vec![0; length];
+    } else {
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::OutOfMemory, e)))?;
+        bytes.resize(length, 0);
+    }
     device.read_exact_at(&mut bytes, offset).map_err(failed)?;
     Ok(bytes)
 }

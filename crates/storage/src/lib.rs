@@ -7,6 +7,7 @@
 mod discover;
 mod graph;
 mod hardware;
+pub mod lost;
 mod names;
 mod signature;
 

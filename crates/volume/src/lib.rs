@@ -8,9 +8,13 @@
 )]
 
 pub mod gpt;
+pub mod judge;
 pub mod lvm2;
 pub mod mbr;
+pub mod md;
 pub mod raid;
+mod sectors;
 mod table;
 
+pub use judge::{Judgement, Judges, Seen, Source};
 pub use table::{Partition, Table, TableKind, read_table};

@@ -1,9 +1,11 @@
 //! What MBR and GPT have in common: a list of byte ranges with a type and an identity.
 
 use blockdev::BlockDevice;
-use ondisk::{Parsed, Result};
+use ondisk::{Corrupt, Parsed, Result};
 
-use crate::{gpt, mbr};
+use crate::gpt::Gpt;
+use crate::judge::{Judgement, Judges, Source};
+use crate::{gpt, judge, mbr};
 
 /// The format of a partition table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ impl TableKind {
     }
 }
 
-/// A partition table as Linux reads it.
+/// A partition table: as Linux reads it, or, where Linux takes none, what a good copy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// Its format.
@@ -33,6 +35,10 @@ pub struct Table {
     pub id: String,
     /// In the order of their numbers.
     pub partitions: Vec<Partition>,
+    /// Who would accept the disk's table, and what each would see.
+    pub judges: Judges,
+    /// Both copies of a GPT, each part with its verdict.
+    pub gpt: Option<Box<Gpt>>,
 }
 
 /// One partition.
@@ -56,13 +62,30 @@ pub struct Partition {
     pub is_bootable: bool,
 }
 
-/// Reads the table that Linux would use: GPT behind a protective MBR, else MBR.
+/// Reads the table that Linux would use: GPT behind a protective MBR, else MBR. Where Linux would use none, what
+/// is left of a GPT, or an MBR that lacks only its boot signature.
 ///
 /// # Errors
 /// Only [`ondisk::Error::Io`]; damage is among the problems. `None` where there is no table.
 pub fn read_table(disk: &dyn BlockDevice) -> Result<Option<Parsed<Table>>> {
-    match gpt::read(disk)? {
-        Some(table) => Ok(Some(table)),
-        None => mbr::read(disk),
+    let judges = judge::all(disk);
+    let gpt = gpt::read(disk)?;
+    let is_mbr = matches!(judges.linux, Judgement::Accepts { source: Source::Mbr, .. });
+    if is_mbr && let Some(mut table) = mbr::read(disk)? {
+        if let Some(gpt) = gpt {
+            let at = gpt.value.sector_size;
+            let found = "a GPT without a protective MBR, which Linux does not use";
+            table.problems.push(Corrupt::new("MBR", at, "content", "no second table", found).into());
+            table.value.gpt = Some(Box::new(gpt.value));
+        }
+        table.value.judges = judges;
+        return Ok(Some(table));
     }
+    if let Some(gpt) = gpt {
+        return Ok(Some(gpt.map(|gpt| gpt.into_table(judges))));
+    }
+    Ok(mbr::read(disk)?.map(|mut table| {
+        table.value.judges = judges;
+        table
+    }))
 }

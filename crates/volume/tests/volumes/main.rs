@@ -1,4 +1,8 @@
 //! Volumes that real kernels wrote, read by us.
 
 #[cfg(test)]
+mod md;
+#[cfg(test)]
+mod partitions;
+#[cfg(test)]
 mod support;

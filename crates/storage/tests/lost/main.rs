@@ -1,0 +1,4 @@
+//! Disks whose tables are gone.
+
+#[cfg(test)]
+mod search;
