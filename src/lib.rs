@@ -14,6 +14,7 @@ use blockdev::{Device, Overlay};
 use boot::{BootTrace, Outcome};
 use filesystem::Timestamp;
 use guest::Guest;
+use luks::Keyring;
 use repair::{Applicability, FileChange, Plan, PlanError};
 use rules::Finding;
 use storage::Storage;
@@ -33,9 +34,10 @@ pub struct Examination {
     pub findings: Vec<Finding>,
 }
 
-/// Reads the disks of one machine, follows the boot of every system on `machines`, and judges.
-pub fn examine(disks: &[Device], machines: &[Machine]) -> Examination {
-    let storage = storage::discover(disks);
+/// Reads the disks of one machine, opened with `keys` where they are encrypted, follows the boot of every system on
+/// `machines`, and judges.
+pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examination {
+    let storage = storage::discover(disks, keys);
     let guests = guest::inspect(&storage);
     let boots: Vec<BootTrace> = guests
         .iter()
@@ -125,17 +127,18 @@ pub enum MendError {
 /// [`MendError`] when a fix cannot be applied, does not cure, or makes anything worse.
 pub fn mend(
     disks: &[Device],
+    keys: &Keyring,
     machines: &[Machine],
     wanted: &Wanted,
     now: Timestamp,
 ) -> Result<Mended, MendError> {
     let overlays: Vec<Arc<Overlay>> = disks.iter().map(|disk| Arc::new(Overlay::new(disk.clone()))).collect();
     let devices: Vec<Device> = overlays.iter().map(|overlay| overlay.clone() as Device).collect();
-    let before = examine(&devices, machines);
+    let before = examine(&devices, keys, machines);
     let taken: Vec<&Finding> = before.findings.iter().filter(|finding| wanted.takes(finding)).collect();
     let plan = Plan::new(taken.iter().filter_map(|finding| finding.fix.as_ref()));
     let changes = plan.apply(&before.storage, now)?;
-    let after = examine(&devices, machines);
+    let after = examine(&devices, keys, machines);
     verify(&before, &after, &taken)?;
     let cured = taken.iter().map(|finding| finding.rule.id).collect();
     Ok(Mended { before, after, changes, cured, overlays })

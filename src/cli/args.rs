@@ -36,10 +36,22 @@ pub(crate) struct Common {
     /// The disk to take from an archive that holds several (OVA), by its file name.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) member: Option<String>,
-    /// The file that holds the passphrase of encrypted images; `-` is standard input. A line break at its end is
-    /// not part of it.
+    /// A file that holds the passphrase of encrypted images and devices; `-` is standard input. A line break at its
+    /// end is not part of it. May be repeated: all are tried.
     #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
+    pub(crate) passphrase_file: Vec<PathBuf>,
+    /// An open file descriptor to read a passphrase from, likewise.
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) passphrase_fd: Vec<u32>,
+    /// A key file, taken byte for byte, as crypttab(5) names them. May be repeated.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Vec<PathBuf>,
+    /// Ask for a passphrase on the terminal.
+    #[arg(long, global = true)]
+    pub(crate) ask_passphrase: bool,
+    /// The memory that a key slot (Argon2) may ask for.
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 1024)]
+    pub(crate) key_memory: u32,
     /// Read on although a parent changed after its child was made from it.
     #[arg(long, global = true)]
     pub(crate) accept_changed_parent: bool,

@@ -8,12 +8,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use blockdev::{Counter, Device, FileDevice};
 use image::{FolderGate, Image, ImageFormat, Options};
+use luks::{Keyring, Limits};
 use zeroize::Zeroizing;
 
 use crate::cli::args::Common;
 
-/// Bytes of a passphrase that are read at most.
-const MAX_PASSPHRASE: u64 = 8 << 10;
+/// Bytes of a passphrase or key; cryptsetup's own limit is the same.
+const MAX_PASSPHRASE: u64 = 8 << 20;
+
+/// Bytes that a usual key fits in.
+const KEY_ROOM: usize = 64 << 10;
 
 /// The opened disks of one machine.
 pub(crate) struct Disks {
@@ -21,16 +25,28 @@ pub(crate) struct Disks {
     pub(crate) paths: Vec<PathBuf>,
     /// The name of each disk within an archive.
     members: Vec<Option<String>>,
-    /// What opened the encrypted ones; kept, for standard input can be read only once.
-    pub(crate) passphrase: Option<Zeroizing<Vec<u8>>>,
+    /// What opens encrypted images and the encrypted devices in them.
+    pub(crate) keys: Arc<Keyring>,
+    /// Which of the keys opened each image.
+    opened_with: Vec<Option<usize>>,
     pub(crate) images: Vec<Image>,
 }
 
 impl Disks {
     /// Opens every image read-only; of an archive, every disk in it.
     pub(crate) fn open(common: &Common, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let key = passphrase(common)?;
-        let mut disks = Self { paths: Vec::new(), members: Vec::new(), passphrase: None, images: Vec::new() };
+        Self::open_with(common, Arc::new(keys(common)?), paths)
+    }
+
+    /// The same with keys that were read before: standard input can be read only once.
+    pub(crate) fn open_with(common: &Common, keys: Arc<Keyring>, paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut disks = Self {
+            paths: Vec::new(),
+            members: Vec::new(),
+            keys,
+            opened_with: Vec::new(),
+            images: Vec::new(),
+        };
         for path in paths {
             let named = common.member.is_some() || common.format.as_deref().is_some_and(|name| name != "ova");
             // What cannot be listed is opened all the same, for its error.
@@ -40,15 +56,19 @@ impl Disks {
                 false => members.into_iter().map(Some).collect(),
             };
             for member in members {
-                let mut options = options(common, key.as_deref().map(Vec::as_slice));
-                options.member = member.as_deref().or(options.member);
-                disks.images.push(open_with(path, &options, &gate(common))?);
+                let (image, key) = open_with(common, path, member.as_deref(), &disks.keys)?;
+                disks.images.push(image);
+                disks.opened_with.push(key);
                 disks.paths.push(path.clone());
                 disks.members.push(member);
             }
         }
-        disks.passphrase = key;
         Ok(disks)
+    }
+
+    /// The passphrase that opened one image.
+    pub(crate) fn passphrase(&self, disk: usize) -> Option<&[u8]> {
+        self.keys.passphrases().nth((*self.opened_with.get(disk)?)?)
     }
 
     pub(crate) fn devices(&self) -> Vec<Device> {
@@ -75,21 +95,48 @@ pub(crate) fn gate(common: &Common) -> FolderGate {
     common.allow_path.iter().fold(FolderGate::new(), FolderGate::allow_path)
 }
 
-/// The passphrase that the common arguments point to.
-pub(crate) fn passphrase(common: &Common) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
-    let Some(path) = &common.passphrase_file else { return Ok(None) };
-    // Room for all of it, so that growing leaves no copies behind.
-    let mut key = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE as usize));
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_PASSPHRASE).read_to_end(&mut key)?;
-    } else {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        file.take(MAX_PASSPHRASE).read_to_end(&mut key)?;
+/// Everything that the common arguments give to open what is encrypted, in the order in which it is tried.
+pub(crate) fn keys(common: &Common) -> anyhow::Result<Keyring> {
+    let mut passphrases = Vec::new();
+    for path in &common.passphrase_file {
+        let mut key = if path.as_os_str() == "-" { read_key(io::stdin().lock())? } else { read_file(path)? };
+        drop_line_break(&mut key);
+        passphrases.push(key);
     }
+    for descriptor in &common.passphrase_fd {
+        let mut key = read_file(Path::new(&format!("/dev/fd/{descriptor}")))?;
+        drop_line_break(&mut key);
+        passphrases.push(key);
+    }
+    for path in &common.key_file {
+        passphrases.push(read_file(path)?);
+    }
+    if common.ask_passphrase {
+        let answer = Zeroizing::new(
+            rpassword::prompt_password("Passphrase: ").context("cannot ask for a passphrase")?,
+        );
+        passphrases.push(Zeroizing::new(answer.as_bytes().to_vec()));
+    }
+    let limits = Limits { memory: common.key_memory.saturating_mul(1024) };
+    Ok(Keyring::new(passphrases, limits))
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    read_key(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+}
+
+fn read_key(from: impl Read) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    // Room for any usual key, so that growing leaves no copies of it behind.
+    let mut key = Zeroizing::new(Vec::with_capacity(KEY_ROOM));
+    from.take(MAX_PASSPHRASE + 1).read_to_end(&mut key)?;
+    anyhow::ensure!(key.len() as u64 <= MAX_PASSPHRASE, "a key is longer than {MAX_PASSPHRASE} bytes");
+    Ok(key)
+}
+
+fn drop_line_break(key: &mut Zeroizing<Vec<u8>>) {
     if key.last() == Some(&b'\n') {
         key.pop();
     }
-    Ok(Some(key))
 }
 
 /// How the common arguments want images opened.
@@ -131,17 +178,39 @@ pub(crate) fn problems_of(image: &Image) -> Vec<String> {
 
 /// Opens one image read-only as the common arguments want it.
 pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
-    let key = passphrase(common)?;
-    open_with(path, &options(common, key.as_deref().map(Vec::as_slice)), &gate(common))
+    Ok(open_with(common, path, None, &keys(common)?)?.0)
 }
 
-fn open_with(path: &Path, options: &Options<'_>, gate: &FolderGate) -> anyhow::Result<Image> {
-    let mut image = image::open(path, options, gate)?;
-    // For measuring what a command reads; see docs/architecture.md.
-    if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
-        image.device = Arc::new(CountOnDrop(Counter::new(image.device)));
+/// Opens one image with the first of `keys` that does, and says which one that was. What is not encrypted takes any.
+fn open_with(
+    common: &Common,
+    path: &Path,
+    member: Option<&str>,
+    keys: &Keyring,
+) -> anyhow::Result<(Image, Option<usize>)> {
+    let gate = gate(common);
+    let mut tried =
+        keys.passphrases().enumerate().map(|(index, key)| (Some(index), Some(key))).collect::<Vec<_>>();
+    if tried.is_empty() {
+        tried.push((None, None));
     }
-    Ok(image)
+    let mut last = None;
+    for (index, key) in tried {
+        let mut options = options(common, key);
+        options.member = member.or(options.member);
+        match image::open(path, &options, &gate) {
+            Ok(mut image) => {
+                // For measuring what a command reads; see docs/architecture.md.
+                if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
+                    image.device = Arc::new(CountOnDrop(Counter::new(image.device)));
+                }
+                return Ok((image, index));
+            }
+            Err(error @ image::Error::Locked { .. }) => last = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("{} was not opened", path.display()), Into::into))
 }
 
 /// The last component, which is how people speak of an image.

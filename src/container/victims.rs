@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use blockdev::{BlockDevice, Device, Extent};
 use filesystem::{FileKind, FileSystem, Inode};
 use image::{Gate, Options, Report};
+use luks::Keyring;
 
 /// Bytes that are read at most in the search, of the disk and of files, holes included.
 const MAX_READ: u64 = 8 << 30;
@@ -57,7 +58,7 @@ pub fn of(report: &Report, path: &Path, options: &Options<'_>, gate: &dyn Gate) 
         is_hit: AtomicBool::new(false),
         read: AtomicU64::new(0),
     });
-    let storage = storage::discover(&[watch.clone() as Device]);
+    let storage = storage::discover(&[watch.clone() as Device], &Keyring::default());
     let mut search = Search { watch: &watch, found: Victims::default(), seen: HashSet::new() };
     for node in &storage.nodes {
         let Ok(opened) = node.open() else { continue };

@@ -1,5 +1,6 @@
 //! Damaged and hostile disks: whatever the bytes say, an examination ends, and quickly.
 
+use luks::Keyring;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,11 @@ fn no_damage_panics_or_hangs() {
                 disk.write_all_at(&bytes, at).unwrap();
             }
             let start = Instant::now();
-            let examination = examine(&[Arc::new(disk) as Device], &[Machine::as_is(), Machine::reordered()]);
+            let examination = examine(
+                &[Arc::new(disk) as Device],
+                &Keyring::default(),
+                &[Machine::as_is(), Machine::reordered()],
+            );
             assert!(start.elapsed() < Duration::from_secs(20), "{name}, round {round}");
             still_found += usize::from(!examination.findings.is_empty());
         }
@@ -64,6 +69,6 @@ fn every_short_cut_of_an_image_ends() {
     for length in (0..whole.len()).step_by(9001) {
         std::fs::write(&path, &whole[..length]).unwrap();
         let Ok(opened) = image::open(&path, &Options::default(), &FolderGate::new()) else { continue };
-        examine(&[opened.device], &[Machine::as_is()]);
+        examine(&[opened.device], &Keyring::default(), &[Machine::as_is()]);
     }
 }

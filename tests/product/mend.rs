@@ -139,8 +139,14 @@ fn in_place_and_dry_run() {
 fn changes(disk: &Device) -> Arc<Overlay> {
     let wanted = Wanted { rule: None, least: Applicability::Safe };
     let now = Timestamp { seconds: 1_800_000_000, nanoseconds: 0 };
-    let mended =
-        mend(std::slice::from_ref(disk), &[Machine::as_is(), Machine::reordered()], &wanted, now).unwrap();
+    let mended = mend(
+        std::slice::from_ref(disk),
+        &luks::Keyring::default(),
+        &[Machine::as_is(), Machine::reordered()],
+        &wanted,
+        now,
+    )
+    .unwrap();
     assert_eq!(mended.cured, ["fstab.unstable-device"]);
     mended.overlays[0].clone()
 }

@@ -23,7 +23,7 @@ fn guest(fstab: &str) -> Device {
     )
     .unwrap();
     let disk: Device = Arc::new(Overlay::new(opened.device));
-    let storage = storage::discover(std::slice::from_ref(&disk));
+    let storage = storage::discover(std::slice::from_ref(&disk), &luks::Keyring::default());
     let root =
         storage.nodes.iter().find(|node| node.path == "centos/root").unwrap().open_bare().unwrap().value;
     let inode = resolve(root.as_ref(), b"/etc/fstab").unwrap();
@@ -34,7 +34,7 @@ fn guest(fstab: &str) -> Device {
 /// `rule:line severity → the line after every proposed fix`, for each finding.
 fn found(fstab: &str) -> Vec<String> {
     let machines = [Machine::as_is(), Machine::reordered()];
-    let examination = examine(&[guest(fstab)], &machines);
+    let examination = examine(&[guest(fstab)], &luks::Keyring::default(), &machines);
     assert_eq!(examination.guests.len(), 1, "{fstab}");
     examination
         .findings
@@ -107,7 +107,14 @@ fn every_fix_makes_its_own_finding_disappear() {
     let disk = guest(&fstab);
     for (least, left) in [(Applicability::Safe, 1), (Applicability::Suggested, 1)] {
         let wanted = Wanted { rule: None, least };
-        let mended = mend(std::slice::from_ref(&disk), &machines, &wanted, Timestamp::default()).unwrap();
+        let mended = mend(
+            std::slice::from_ref(&disk),
+            &luks::Keyring::default(),
+            &machines,
+            &wanted,
+            Timestamp::default(),
+        )
+        .unwrap();
         // `nofail` turns the error into a warning about the same line, which is not the finding that was cured.
         assert_eq!(mended.after.findings.len(), left, "{least:?}: {:?}", mended.after.findings);
     }
@@ -117,6 +124,7 @@ fn every_fix_makes_its_own_finding_disappear() {
 fn only_the_wanted_rule_is_mended() {
     let disk = guest(&format!("{ROOT}/dev/vda1 /boot ext4 defaults 0 0\n"));
     let wanted = Wanted { rule: Some("fstab.unresolved-source".into()), least: Applicability::Safe };
-    let mended = mend(&[disk], &[Machine::as_is()], &wanted, Timestamp::default()).unwrap();
+    let mended =
+        mend(&[disk], &luks::Keyring::default(), &[Machine::as_is()], &wanted, Timestamp::default()).unwrap();
     assert!(mended.changes.is_empty() && mended.cured.is_empty());
 }

@@ -54,7 +54,7 @@ pub(crate) fn judge(program: &str, arguments: &[&str]) -> (i32, String) {
 /// The storage of an image.
 pub(crate) fn discover(path: &Path) -> Storage {
     let image = image::open(path, &Options::default(), &FolderGate::new()).unwrap();
-    storage::discover(&[image.device])
+    storage::discover(&[image.device], &luks::Keyring::default())
 }
 
 /// The device of a node by its path: `centos/root`.

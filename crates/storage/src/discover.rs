@@ -4,18 +4,27 @@ use std::sync::Arc;
 
 use blockdev::{Device, Slice};
 use filesystem::{Error, Format};
+use luks::Keyring;
 use volume::lvm2::{self, PhysicalVolume};
+use volume::md::{self, Array, Member};
 use volume::{Partition, read_table};
 
-use crate::graph::{Content, Node, NodeId, NodeKind, Storage};
+use crate::graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Storage};
 use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
 pub static FILESYSTEMS: &[&Format] = &[&filesystem_ext4::FORMAT, &filesystem_xfs::FORMAT];
 
-/// Probes `disks` and everything on them. Never fails: what cannot be read is a problem of its node.
-pub fn discover(disks: &[Device]) -> Storage {
-    let mut walk = Walk { storage: Storage::default(), pvs: Vec::new() };
+/// How many devices may lie one within the other; a bound for images made to have no end.
+const MAX_DEPTH: usize = 16;
+
+/// How many nodes a graph may have, for the same reason.
+const MAX_NODES: usize = 10_000;
+
+/// Probes `disks` and everything on them; what is encrypted is opened with `keys`. Never fails: what cannot be read is
+/// a problem of its node.
+pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
+    let mut walk = Walk { storage: Storage::default(), keys, pvs: Vec::new(), members: Vec::new() };
     for (index, disk) in disks.iter().enumerate() {
         walk.add(Node {
             path: format!("disk{index}"),
@@ -31,58 +40,117 @@ pub fn discover(disks: &[Device]) -> Storage {
     walk.storage
 }
 
-struct Walk {
+struct Walk<'a> {
     storage: Storage,
+    keys: &'a Keyring,
     /// Every physical volume found so far, with its node.
     pvs: Vec<(NodeId, PhysicalVolume)>,
+    /// Every member of an md array found so far, with its node.
+    members: Vec<(NodeId, Member)>,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Adds a node, probes it, and adds what lies on it.
     fn add(&mut self, mut node: Node) -> NodeId {
         let id = NodeId(self.storage.nodes.len());
         let mut partitions = Vec::new();
-        if let Some(device) = node.device.clone() {
-            let is_disk = matches!(node.kind, NodeKind::Disk(_));
-            match self.probe(id, is_disk, &device, &mut node.problems) {
+        let mut opened = None;
+        let depth = node.parents.iter().map(|parent| self.depth(*parent)).max().unwrap_or(0);
+        if depth > MAX_DEPTH || id.0 > MAX_NODES {
+            node.problems.push(Error::unsupported("device", "so many devices one within the other"));
+        } else if let Some(device) = node.device.clone() {
+            match self.probe(id, &node.kind, &device, &mut node.problems) {
                 Ok(content) => node.content = content,
                 Err(error) => node.problems.push(error),
             }
-            if let Content::Partitions(table) = &node.content {
-                partitions = table.partitions.clone();
+            match &mut node.content {
+                Content::Partitions(table) => partitions = table.partitions.clone(),
+                Content::Encrypted(encrypted) => match self.keys.unlock(&encrypted.container, &device) {
+                    Ok(found) => opened = Some((encrypted.container.uuid.clone(), found)),
+                    Err(reason) => encrypted.locked = Some(reason.to_string()),
+                },
+                _ => {}
             }
         }
         self.storage.nodes.push(node);
         for partition in partitions {
             self.add_partition(id, partition);
         }
+        if let Some((uuid, (slot, device))) = opened {
+            self.add(Node {
+                path: self.unique(format!("luks-{uuid}")),
+                kind: NodeKind::Decrypted { uuid, slot },
+                parents: vec![id],
+                size: device.size(),
+                device: Some(device),
+                content: Content::Unknown,
+                problems: Vec::new(),
+            });
+        }
         id
+    }
+
+    /// How many devices lie below a node, itself included.
+    fn depth(&self, id: NodeId) -> usize {
+        let parents = self.storage.node(id).parents.iter();
+        parents.map(|parent| self.depth(*parent)).max().unwrap_or(0) + 1
+    }
+
+    /// `path`, or, where a node has it already, `path` with a number behind it.
+    fn unique(&self, path: String) -> String {
+        let is_taken = |path: &str| self.storage.nodes.iter().any(|node| node.path == path);
+        if !is_taken(&path) {
+            return path;
+        }
+        (2..).map(|number| format!("{path}~{number}")).find(|path| !is_taken(path)).unwrap_or(path)
     }
 
     fn probe(
         &mut self,
         id: NodeId,
-        is_disk: bool,
+        kind: &NodeKind,
         device: &Device,
         problems: &mut Vec<Error>,
     ) -> Result<Content, Error> {
         // The order is blkid's: what owns a device before what may only be left over on it.
-        match lvm2::read_pv(device) {
+        match md::read_member(device) {
             Ok(Some(found)) => {
                 problems.extend(found.problems);
-                let uuid = found.value.uuid.clone();
-                self.pvs.push((id, found.value));
-                return Ok(Content::PhysicalVolume { uuid, group: None });
+                let identity = found.value.identity();
+                self.members.push((id, found.value));
+                return Ok(Content::RaidMember {
+                    uuid: identity.uuid,
+                    name: identity.label,
+                    array: None,
+                    state: None,
+                });
             }
             Ok(None) => {}
             Err(error) => problems.push(error),
         }
-        // The kernel looks for partitions on disks only, never within a partition or a logical volume.
-        if is_disk && let Some(table) = read_table(device.as_ref())? {
+        match luks::read(device) {
+            Ok(Some(found)) => {
+                problems.extend(found.problems);
+                return Ok(Content::Encrypted(Box::new(Encrypted { container: found.value, locked: None })));
+            }
+            Ok(None) => {}
+            Err(error) => problems.push(error),
+        }
+        if let Some(content) = self.physical_volume(id, device, problems) {
+            return Ok(content);
+        }
+        // The kernel looks for partitions on disks and arrays, never within a partition or a logical volume.
+        let may_have_partitions = matches!(kind, NodeKind::Disk(_) | NodeKind::Array { .. });
+        let container = signature::container(device.as_ref())?;
+        if may_have_partitions && let Some(table) = read_table(device.as_ref())? {
             problems.extend(table.problems);
+            if let Some(signature) = container {
+                problems
+                    .push(Error::unsupported("disk", format!("{} beside a partition table", signature.kind)));
+            }
             return Ok(Content::Partitions(table.value));
         }
-        if let Some(signature) = signature::container(device.as_ref())? {
+        if let Some(signature) = container {
             return Ok(Content::Recognised(signature));
         }
         for format in FILESYSTEMS {
@@ -94,6 +162,45 @@ impl Walk {
         }
         if let Some(signature) = signature::file_system(device.as_ref())? {
             return Ok(Content::Recognised(signature));
+        }
+        self.remains(id, may_have_partitions, device, problems)
+    }
+
+    fn physical_volume(&mut self, id: NodeId, device: &Device, problems: &mut Vec<Error>) -> Option<Content> {
+        match lvm2::read_pv(device) {
+            Ok(Some(found)) => {
+                problems.extend(found.problems);
+                let uuid = found.value.uuid.clone();
+                self.pvs.push((id, found.value));
+                Some(Content::PhysicalVolume { uuid, group: None })
+            }
+            Ok(None) => None,
+            Err(error) => {
+                problems.push(error);
+                None
+            }
+        }
+    }
+
+    /// What is left where a first structure is gone: second copies, or noise.
+    fn remains(
+        &mut self,
+        id: NodeId,
+        may_have_partitions: bool,
+        device: &Device,
+        problems: &mut Vec<Error>,
+    ) -> Result<Content, Error> {
+        let _ = id;
+        if let Some(found) = luks::read_secondary(device)? {
+            problems.extend(found.problems);
+            return Ok(Content::Encrypted(Box::new(Encrypted { container: found.value, locked: None })));
+        }
+        if let Some(kind) = signature::table(device.as_ref())?.filter(|_| may_have_partitions) {
+            problems.push(Error::unsupported("partition table", kind));
+            return Ok(Content::Unknown);
+        }
+        if signature::is_noise(device.as_ref())? {
+            return Ok(Content::Noise);
         }
         Ok(Content::Unknown)
     }
@@ -119,19 +226,77 @@ impl Walk {
         self.add(Node { path, kind, parents: vec![disk], size, device, content: Content::Unknown, problems });
     }
 
-    /// Assembles volume groups until no logical volume carries a physical volume that is new.
+    /// Assembles arrays and volume groups until nothing is new. What is whole comes first: a missing part may lie on it.
     fn assemble(&mut self) {
-        let mut known = 0;
-        while self.pvs.len() > known {
-            known = self.pvs.len();
-            let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
-            for group in lvm2::assemble(&pvs) {
-                if !self.storage.groups.iter().any(|found| found.uuid == group.value.uuid) {
-                    self.storage.problems.extend(group.problems);
-                    self.add_group(group.value);
-                }
+        while self.storage.nodes.len() <= MAX_NODES
+            && (self.next_array(true)
+                || self.next_group(true)
+                || self.next_array(false)
+                || self.next_group(false))
+        {}
+    }
+
+    /// Adds one array that is not yet there.
+    fn next_array(&mut self, must_be_whole: bool) -> bool {
+        let known: Vec<_> = self.storage.arrays.iter().map(|found| found.array.uuid).collect();
+        if self.members.iter().all(|(_, member)| known.contains(&member.superblock.array_uuid)) {
+            return false;
+        }
+        let members: Vec<Member> = self.members.iter().map(|(_, member)| member.clone()).collect();
+        let next = md::assemble(&members).into_iter().find(|found| {
+            let array = &found.value;
+            !known.contains(&array.uuid) && (!must_be_whole || !array.is_degraded && array.device.is_ok())
+        });
+        let Some(found) = next else { return false };
+        self.add_array(found.value, found.problems);
+        true
+    }
+
+    fn add_array(&mut self, array: Array, mut problems: Vec<Error>) {
+        let uuid = array.uuid.to_string();
+        let name = array.name.clone().filter(|name| !name.is_empty());
+        // `host:name` is called by its name on that host; without one, the start of the UUID tells arrays apart.
+        let short = name.as_deref().map_or(uuid.get(..8).unwrap_or("array"), |name| {
+            name.split_once(':').map_or(name, |(_, name)| name)
+        });
+        let path = self.unique(format!("md/{short}"));
+        let mut parents = Vec::new();
+        for member in &array.members {
+            let Some((id, _)) = member.member.and_then(|index| self.members.get(index)) else { continue };
+            parents.push(*id);
+            if let Some(node) = self.storage.nodes.get_mut(id.0)
+                && let Content::RaidMember { array, state, .. } = &mut node.content
+            {
+                *array = Some(path.clone());
+                *state = Some(member.state.to_string());
             }
         }
+        if let Err(reason) = &array.device {
+            problems.push(Error::unsupported("md array", reason));
+        }
+        let device = array.device.as_ref().ok().cloned();
+        let members = self.members.iter().map(|(id, _)| *id).collect();
+        let kind = NodeKind::Array { uuid, name, level: array.level.clone() };
+        let size = array.size;
+        // Its place in the list is taken before what lies on it is looked at.
+        let node = NodeId(self.storage.nodes.len());
+        self.storage.arrays.push(FoundArray { node, array, members });
+        self.add(Node { path, kind, parents, size, device, content: Content::Unknown, problems });
+    }
+
+    /// Adds one volume group that is not yet there.
+    fn next_group(&mut self, must_be_whole: bool) -> bool {
+        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        let next = lvm2::assemble(&pvs).into_iter().find(|found| {
+            let group = &found.value;
+            let is_whole = group.pvs.iter().all(|pv| pv.device.is_some());
+            let is_known = self.storage.groups.iter().any(|known| known.uuid == group.uuid);
+            !is_known && (is_whole || !must_be_whole)
+        });
+        let Some(found) = next else { return false };
+        self.storage.problems.extend(found.problems);
+        self.add_group(found.value);
+        true
     }
 
     fn add_group(&mut self, group: lvm2::VolumeGroup) {

@@ -2,9 +2,11 @@
 
 use blockdev::Device;
 use filesystem::{Error, Format, Identity, Opened};
+use luks::Container;
 use volume::lvm2::VolumeGroup;
+use volume::md::Array;
 
-use crate::Signature;
+use crate::{Signature, Usage};
 
 /// An index into [`Storage::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,8 +19,21 @@ pub struct Storage {
     pub nodes: Vec<Node>,
     /// LVM2 volume groups, by name.
     pub groups: Vec<VolumeGroup>,
+    /// md arrays.
+    pub arrays: Vec<FoundArray>,
     /// What was wrong above single nodes: metadata texts, groups.
     pub problems: Vec<Error>,
+}
+
+/// An md array with its node.
+#[derive(Debug)]
+pub struct FoundArray {
+    /// The node that shows its bytes.
+    pub node: NodeId,
+    /// What its members say.
+    pub array: Array,
+    /// The nodes that the indices of [`Array::members`] stand for.
+    pub members: Vec<NodeId>,
 }
 
 /// One device in the graph.
@@ -60,6 +75,22 @@ pub enum NodeKind {
         /// Whether it can be activated by itself.
         is_visible: bool,
     },
+    /// An md array.
+    Array {
+        /// As `blkid` spells it.
+        uuid: String,
+        /// As the superblock has it: `host:root`, or empty.
+        name: Option<String>,
+        /// As mdadm(8) spells it: `raid1`.
+        level: String,
+    },
+    /// What an encrypted device holds, opened.
+    Decrypted {
+        /// Of the LUKS header.
+        uuid: String,
+        /// The number of the key slot that opened it.
+        slot: u32,
+    },
 }
 
 /// What lies on a node.
@@ -76,6 +107,21 @@ pub enum Content {
         /// The group that names it, if one does.
         group: Option<String>,
     },
+    /// A member of an md array.
+    RaidMember {
+        /// The array's UUID as `blkid` spells it.
+        uuid: String,
+        /// The array's name, if it has one.
+        name: Option<String>,
+        /// The path of the array's node, once it was assembled.
+        array: Option<String>,
+        /// How the array uses it: `in use`, `spare`, `stale`.
+        state: Option<String>,
+    },
+    /// An encrypted device.
+    Encrypted(Box<Encrypted>),
+    /// Random bytes without any signature: encrypted by VeraCrypt or plain dm-crypt, or wiped.
+    Noise,
     /// A file system that can be opened.
     FileSystem {
         /// How to open it.
@@ -85,6 +131,15 @@ pub enum Content {
     },
     /// Something recognised by its signature only: swap, LUKS, a file system that cannot be read yet.
     Recognised(Signature),
+}
+
+/// A LUKS device.
+#[derive(Debug)]
+pub struct Encrypted {
+    /// Its header.
+    pub container: Container,
+    /// Why it stays closed; an opened one has a child node.
+    pub locked: Option<String>,
 }
 
 impl Storage {
@@ -123,8 +178,9 @@ impl Node {
         match &self.content {
             Content::FileSystem { identity, .. } => identity.uuid.as_deref(),
             Content::Recognised(signature) => signature.uuid.as_deref(),
-            Content::PhysicalVolume { uuid, .. } => Some(uuid),
-            Content::Unknown | Content::Partitions(_) => None,
+            Content::PhysicalVolume { uuid, .. } | Content::RaidMember { uuid, .. } => Some(uuid),
+            Content::Encrypted(encrypted) => Some(&encrypted.container.uuid),
+            Content::Unknown | Content::Noise | Content::Partitions(_) => None,
         }
     }
 
@@ -133,7 +189,11 @@ impl Node {
         match &self.content {
             Content::FileSystem { identity, .. } => identity.label.as_deref(),
             Content::Recognised(signature) => signature.label.as_deref(),
-            Content::Unknown | Content::Partitions(_) | Content::PhysicalVolume { .. } => None,
+            Content::RaidMember { name, .. } => name.as_deref().map(str::as_bytes),
+            Content::Encrypted(encrypted) => encrypted.container.label.as_deref().map(str::as_bytes),
+            Content::Unknown | Content::Noise | Content::Partitions(_) | Content::PhysicalVolume { .. } => {
+                None
+            }
         }
     }
 
@@ -143,8 +203,21 @@ impl Node {
             Content::FileSystem { identity, .. } => Some(identity.kind),
             Content::Recognised(signature) => Some(signature.kind),
             Content::PhysicalVolume { .. } => Some("LVM2_member"),
+            Content::RaidMember { .. } => Some("linux_raid_member"),
+            Content::Encrypted(_) => Some("crypto_LUKS"),
             Content::Partitions(table) => Some(table.kind.name()),
-            Content::Unknown => None,
+            Content::Unknown | Content::Noise => None,
+        }
+    }
+
+    /// What the content is for, in the words of `blkid`; `None` for tables and what is not known.
+    pub fn usage(&self) -> Option<Usage> {
+        match &self.content {
+            Content::FileSystem { .. } => Some(Usage::FileSystem),
+            Content::Recognised(signature) => Some(signature.usage),
+            Content::PhysicalVolume { .. } | Content::RaidMember { .. } => Some(Usage::Raid),
+            Content::Encrypted(_) => Some(Usage::Crypto),
+            Content::Unknown | Content::Noise | Content::Partitions(_) => None,
         }
     }
 

@@ -41,7 +41,7 @@ impl DeviceNames {
                 names.insert_partitions(storage, id, &disk_name);
             }
         }
-        names.insert_logical_volumes(storage, hardware);
+        names.insert_virtual(storage, hardware);
         names
     }
 
@@ -80,17 +80,41 @@ impl DeviceNames {
         }
     }
 
-    fn insert_logical_volumes(&mut self, storage: &Storage, hardware: &Hardware) {
+    /// Logical volumes, arrays and what was opened: there once all disks below are.
+    fn insert_virtual(&mut self, storage: &Storage, hardware: &Hardware) {
         let present: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
         for (id, node) in storage.iter() {
-            let NodeKind::LogicalVolume { group, name, is_visible: true, .. } = &node.kind else { continue };
             let is_here = storage.disks_below(id).iter().all(|disk| present.contains(disk));
-            if node.device.is_some() && is_here {
-                self.insert(format!("/dev/mapper/{}-{}", dashes(group), dashes(name)), Target::Node(id));
-                self.insert(format!("/dev/{group}/{name}"), Target::Node(id));
-                self.insert_content_links(node, id);
+            if node.device.is_none() || !is_here {
+                continue;
             }
+            match &node.kind {
+                NodeKind::LogicalVolume { group, name, is_visible: true, .. } => {
+                    self.insert(format!("/dev/mapper/{}-{}", dashes(group), dashes(name)), Target::Node(id));
+                    self.insert(format!("/dev/{group}/{name}"), Target::Node(id));
+                }
+                NodeKind::Array { uuid, name, .. } => self.insert_array(storage, id, uuid, name.as_deref()),
+                // The name that dracut and systemd's generators give where crypttab gives none.
+                NodeKind::Decrypted { uuid, .. } => {
+                    self.insert(format!("/dev/mapper/luks-{uuid}"), Target::Node(id));
+                }
+                _ => continue,
+            }
+            self.insert_content_links(node, id);
         }
+    }
+
+    /// The links of mdadm's `63-md-raid-arrays.rules`; the kernel's own number depends on who comes first.
+    fn insert_array(&mut self, storage: &Storage, id: NodeId, uuid: &str, name: Option<&str>) {
+        // mdadm groups the digits by colons.
+        let digits: Vec<char> = uuid.chars().filter(|digit| *digit != '-').collect();
+        let groups: Vec<String> = digits.chunks(8).map(|group| group.iter().collect()).collect();
+        self.insert(format!("/dev/disk/by-id/md-uuid-{}", groups.join(":")), Target::Node(id));
+        let Some(name) = name else { return };
+        self.insert(format!("/dev/disk/by-id/md-name-{name}"), Target::Node(id));
+        let short = name.split_once(':').map_or(name, |(_, name)| name);
+        self.insert(format!("/dev/md/{short}"), Target::Node(id));
+        self.insert_partitions(storage, id, &format!("md/{short}"));
     }
 
     /// What `path`, as [`udev_node`] spells it, leads to; `//` in it stands for `/`.

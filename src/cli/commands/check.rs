@@ -17,7 +17,7 @@ pub(crate) fn machines() -> Vec<Machine> {
 pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
     let disks = Disks::open(common, &args.images)?;
     let machines = machines();
-    let examination = examine(&disks.devices(), &machines);
+    let examination = examine(&disks.devices(), &disks.keys, &machines);
     let mut out = io::stdout().lock();
     let problems = json::problems(&disks, &examination);
     if common.output == Output::Human {

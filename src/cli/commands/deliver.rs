@@ -13,8 +13,8 @@ use crate::delivery::{self, Undone};
 
 pub(crate) fn commit(common: &Common, args: &Overlay) -> anyhow::Result<Status> {
     let gate = gate(common);
-    let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let keys = input::keys(common)?;
+    let options = input::options(common, keys.passphrases().next());
     let base = delivery::commit_overlay(&args.overlay, &options, &gate)
         .with_context(|| format!("cannot commit {}", args.overlay.display()))?;
     let undo = delivery::journal_path(&base);

@@ -30,7 +30,7 @@ pub(crate) fn run(common: &Common, args: &Fix) -> anyhow::Result<Status> {
     let machines = check::machines();
     let least = if args.suggested { Applicability::Suggested } else { Applicability::Safe };
     let wanted = Wanted { rule: args.rule.clone(), least };
-    let mended = mend(&disks.devices(), &machines, &wanted, now())?;
+    let mended = mend(&disks.devices(), &disks.keys, &machines, &wanted, now())?;
     let mut out = io::stdout().lock();
     let style = Style::stdout(common.color);
     let is_human = common.output == Output::Human;
@@ -120,7 +120,7 @@ fn deliver(
             );
         }
         if args.in_place {
-            let options = input::options(common, disks.passphrase.as_deref().map(Vec::as_slice));
+            let options = input::options(common, disks.passphrase(index));
             delivery::commit_in_place(overlay, path, &Options { format: Some(format), ..options }, &gate)?;
         } else if disks.images[index].chain.iter().any(|layer| layer.is_encrypted) {
             bail!(

@@ -10,7 +10,7 @@ use crate::examine;
 
 pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
     let disks = Disks::open(common, &args.images)?;
-    let examination = examine(&disks.devices(), &[]);
+    let examination = examine(&disks.devices(), &disks.keys, &[]);
     let problems = json::problems(&disks, &examination);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {

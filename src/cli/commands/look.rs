@@ -21,7 +21,7 @@ fn first_guest<'a>(guests: &'a [Guest], image: &Path) -> anyhow::Result<&'a Gues
 
 pub(crate) fn ls(common: &Common, args: &Look) -> anyhow::Result<Status> {
     let disks = Disks::open(common, std::slice::from_ref(&args.image.image))?;
-    let examination = examine(&disks.devices(), &[]);
+    let examination = examine(&disks.devices(), &disks.keys, &[]);
     let tree = &first_guest(&examination.guests, &args.image.image)?.tree;
     let entries = list(tree, &args.path)?;
     let mut out = io::stdout().lock();
@@ -104,7 +104,7 @@ fn date(seconds: i64) -> String {
 
 pub(crate) fn cat(common: &Common, args: &Look) -> anyhow::Result<Status> {
     let disks = Disks::open(common, std::slice::from_ref(&args.image.image))?;
-    let examination = examine(&disks.devices(), &[]);
+    let examination = examine(&disks.devices(), &disks.keys, &[]);
     let tree = &first_guest(&examination.guests, &args.image.image)?.tree;
     let inode = resolve(tree, args.path.as_bytes())?;
     if tree.metadata(inode)?.kind != FileKind::Regular {

@@ -17,7 +17,7 @@ use crate::examine;
 
 pub(crate) fn run(common: &Common, args: &Mount) -> anyhow::Result<Status> {
     let disks = Disks::open(common, std::slice::from_ref(&args.image.image))?;
-    let examination = examine(&disks.devices(), &[]);
+    let examination = examine(&disks.devices(), &disks.keys, &[]);
     let mut entries = std::fs::read_dir(&args.directory)
         .with_context(|| format!("cannot mount on {}", args.directory.display()))?;
     if entries.next().is_some() {
@@ -62,9 +62,16 @@ fn volumes(storage: &Storage) -> Vec<(String, blockdev::Device)> {
         .iter()
         .filter_map(|(_, node)| {
             let device = node.device.clone()?;
+            // A partition of an array stands beside the array, as one of a disk does.
             let path = match node.kind {
+                NodeKind::Partition(_) if node.path.starts_with("md/") => {
+                    let (array, number) = node.path.rsplit_once('/')?;
+                    format!("{array}-{number}")
+                }
                 NodeKind::Disk(_) | NodeKind::Partition(_) => node.path.replace('/', "-"),
-                NodeKind::LogicalVolume { .. } => node.path.clone(),
+                NodeKind::LogicalVolume { .. } | NodeKind::Array { .. } | NodeKind::Decrypted { .. } => {
+                    node.path.clone()
+                }
             };
             Some((path, device))
         })

@@ -140,7 +140,7 @@ type Judged = (Status, String, Vec<json::FindingJson>, Vec<json::Scenario>);
 fn examine_one(common: &Common, path: &Path) -> anyhow::Result<Judged> {
     let disks = Disks::open(common, &[path.to_owned()])?;
     let machines = machines();
-    let examination = examine(&disks.devices(), &machines);
+    let examination = examine(&disks.devices(), &disks.keys, &machines);
     if examination.guests.is_empty() {
         return Ok((Status::Failed, "no installed system found".into(), Vec::new(), Vec::new()));
     }

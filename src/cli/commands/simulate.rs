@@ -22,7 +22,7 @@ pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
     use std::io::Write;
     let disks = Disks::open(common, &args.images.images)?;
     let machines = machines(args);
-    let examination = examine(&disks.devices(), &machines);
+    let examination = examine(&disks.devices(), &disks.keys, &machines);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {
         let style = Style::stdout(common.color);

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use storage::{Content, Node, NodeId, NodeKind};
+use storage::{Content, FoundArray, Node, NodeId, NodeKind};
+use volume::lvm2::VolumeGroup;
+use volume::md::Role;
 
 use super::{Style, plain, size};
 use crate::Examination;
@@ -17,26 +19,20 @@ pub(crate) fn print(
     style: Style,
 ) -> io::Result<()> {
     let storage = &examination.storage;
+    let drawing = Drawing { examination, style };
     for (id, node) in storage.iter() {
         if let NodeKind::Disk(index) = node.kind {
             let format = disks.images.get(index).map_or("", |image| image.format());
             let title = format!("{} ({format}, {})", plain(&disks.name(index)), size(node.size));
             writeln!(out, "{} {}", style.bold(&title), content(node, style))?;
-            branch(out, examination, id, "", style)?;
+            drawing.branch(out, id, "")?;
         }
     }
-    for group in &storage.groups {
-        let title =
-            format!("volume group {} (LVM2, {} extents)", plain(&group.name), size(group.extent_size));
-        writeln!(out, "{}", style.bold(&title))?;
-        for pv in group.pvs.iter().filter(|pv| pv.device.is_none()) {
-            writeln!(out, "{} missing physical volume {}", style.red("!"), pv.uuid)?;
-        }
-        let volumes: Vec<(NodeId, &Node)> = storage
-            .iter()
-            .filter(|(_, node)| matches!(&node.kind, NodeKind::LogicalVolume { group: g, .. } if *g == group.name))
-            .collect();
-        rows(out, examination, &volumes, "", style)?;
+    for found in &storage.arrays {
+        drawing.array(out, found)?;
+    }
+    for group in storage.groups.iter().filter(|group| group.pvs.len() != 1) {
+        drawing.group(out, group)?;
     }
     for guest in &examination.guests {
         let title = format!("system {}", plain(guest.name()));
@@ -62,49 +58,123 @@ pub(crate) fn print(
     Ok(())
 }
 
-fn branch(
-    out: &mut dyn Write,
-    examination: &Examination,
-    parent: NodeId,
-    indent: &str,
+/// A node, and what is drawn below it. What lies on several devices is drawn by itself.
+struct Drawing<'a> {
+    examination: &'a Examination,
     style: Style,
-) -> io::Result<()> {
-    let children: Vec<(NodeId, &Node)> = examination
-        .storage
-        .children(parent)
-        .filter(|(_, node)| matches!(node.kind, NodeKind::Partition(_)))
-        .collect();
-    rows(out, examination, &children, indent, style)
 }
 
-fn rows(
-    out: &mut dyn Write,
-    examination: &Examination,
-    nodes: &[(NodeId, &Node)],
-    indent: &str,
-    style: Style,
-) -> io::Result<()> {
-    for (index, (id, node)) in nodes.iter().enumerate() {
-        let mark = if index + 1 == nodes.len() { "└─" } else { "├─" };
-        let name = node.path.rsplit('/').next().unwrap_or(&node.path);
-        let used: Vec<String> = examination
-            .guests
-            .iter()
-            .flat_map(|guest| &guest.mounts)
-            .filter(|mount| mount.node == *id)
-            .map(|mount| plain(&mount.target))
-            .collect();
-        let used =
-            if used.is_empty() { String::new() } else { format!(" → {}", style.green(&used.join(", "))) };
-        writeln!(
-            out,
-            "{indent}{mark} {:<8} {:>8}  {}{used}",
-            plain(name),
-            size(node.size),
-            content(node, style)
-        )?;
+impl Drawing<'_> {
+    fn children(&self, parent: NodeId) -> Vec<(NodeId, &Node)> {
+        let groups = &self.examination.storage.groups;
+        let is_single = |name: &str| groups.iter().any(|group| group.name == name && group.pvs.len() == 1);
+        self.examination
+            .storage
+            .children(parent)
+            .filter(|(_, node)| match &node.kind {
+                NodeKind::Partition(_) | NodeKind::Decrypted { .. } => true,
+                NodeKind::LogicalVolume { group, .. } => is_single(group),
+                NodeKind::Disk(_) | NodeKind::Array { .. } => false,
+            })
+            .collect()
     }
-    Ok(())
+
+    /// The members of an array and what lies on it.
+    fn array(&self, out: &mut dyn Write, found: &FoundArray) -> io::Result<()> {
+        let node = self.examination.storage.node(found.node);
+        let array = &found.array;
+        let mut facts = vec![array.level.clone()];
+        if array.chunk > 0 {
+            facts.push(format!("{} chunks", size(array.chunk)));
+        }
+        facts.push(size(array.size));
+        if array.is_degraded {
+            facts.push("degraded".into());
+        }
+        let title = format!("array {} ({})", plain(&node.path), facts.join(", "));
+        writeln!(out, "{} {}", self.style.bold(&title), content(node, self.style))?;
+        let children = self.children(found.node);
+        for (index, member) in array.members.iter().enumerate() {
+            let mark =
+                if index + 1 == array.members.len() && children.is_empty() { "└─" } else { "├─" };
+            let id = member.member.and_then(|index| found.members.get(index));
+            let name = id.map_or("–", |id| self.examination.storage.node(*id).path.as_str());
+            let state = member.state.to_string();
+            let state = if state == "in use" { state } else { self.style.red(&plain(&state)) };
+            let role = match member.role {
+                Role::Active(number) => format!("role {number}, "),
+                Role::Spare | Role::Faulty | Role::Journal => String::new(),
+            };
+            writeln!(out, "{mark} member {:<10} {role}{state}", plain(name))?;
+        }
+        self.rows(out, &children, "")
+    }
+
+    /// A group over several physical volumes.
+    fn group(&self, out: &mut dyn Write, group: &VolumeGroup) -> io::Result<()> {
+        let title = format!("volume group {} ({})", plain(&group.name), group_facts(group));
+        writeln!(out, "{}", self.style.bold(&title))?;
+        for pv in group.pvs.iter().filter(|pv| pv.device.is_none()) {
+            let hint =
+                pv.device_hint.as_deref().map_or_else(String::new, |hint| format!(", once {}", plain(hint)));
+            let mark = self.style.red("!");
+            writeln!(out, "{mark} missing physical volume {}{hint}", pv.uuid)?;
+        }
+        let volumes: Vec<(NodeId, &Node)> = self
+            .examination
+            .storage
+            .iter()
+            .filter(|(_, node)| matches!(&node.kind, NodeKind::LogicalVolume { group: g, .. } if *g == group.name))
+            .collect();
+        self.rows(out, &volumes, "")
+    }
+
+    fn branch(&self, out: &mut dyn Write, parent: NodeId, indent: &str) -> io::Result<()> {
+        self.rows(out, &self.children(parent), indent)
+    }
+
+    fn rows(&self, out: &mut dyn Write, nodes: &[(NodeId, &Node)], indent: &str) -> io::Result<()> {
+        for (index, (id, node)) in nodes.iter().enumerate() {
+            let is_last = index + 1 == nodes.len();
+            let mark = if is_last { "└─" } else { "├─" };
+            let name = match &node.kind {
+                NodeKind::Decrypted { slot, .. } => format!("opened by key slot {slot}"),
+                _ => node.path.rsplit('/').next().unwrap_or(&node.path).to_owned(),
+            };
+            let used: Vec<String> = self
+                .examination
+                .guests
+                .iter()
+                .flat_map(|guest| &guest.mounts)
+                .filter(|mount| mount.node == *id)
+                .map(|mount| plain(&mount.target))
+                .collect();
+            let used = match used.is_empty() {
+                true => String::new(),
+                false => format!(" → {}", self.style.green(&used.join(", "))),
+            };
+            let (name, size, content) = (plain(&name), size(node.size), self.content(node));
+            writeln!(out, "{indent}{mark} {name:<8} {size:>8}  {content}{used}")?;
+            let deeper = if is_last { "   " } else { "│  " };
+            self.branch(out, *id, &format!("{indent}{deeper}"))?;
+        }
+        Ok(())
+    }
+
+    /// The content of a node; a physical volume that is a whole group tells of the group too.
+    fn content(&self, node: &Node) -> String {
+        if let Content::PhysicalVolume { group: Some(name), .. } = &node.content
+            && let Some(group) = self.examination.storage.groups.iter().find(|group| group.name == *name)
+            && group.pvs.len() == 1
+        {
+            return format!("volume group {} ({})", plain(name), group_facts(group));
+        }
+        content(node, self.style)
+    }
+}
+
+fn group_facts(group: &VolumeGroup) -> String {
+    format!("LVM2, {} extents", size(group.extent_size))
 }
 
 fn content(node: &Node, style: Style) -> String {
@@ -122,15 +192,36 @@ fn content(node: &Node, style: Style) -> String {
         (Content::Unknown, NodeKind::LogicalVolume { kinds, .. }) if node.device.is_none() => {
             parts.push(style.red(&format!("{} volume, cannot be read", kinds.join("+"))));
         }
+        (Content::Unknown, NodeKind::Array { .. }) if node.device.is_none() => {
+            parts.push(style.red("cannot be read"));
+        }
         (Content::Unknown, _) => parts.push(style.dim("nothing known")),
+        (Content::RaidMember { array, state, .. }, _) => {
+            let array =
+                array.as_deref().map_or_else(|| "of no array".into(), |path| format!("of {}", plain(path)));
+            parts.push(format!("md member {array}"));
+            if let Some(state) = state.as_deref().filter(|state| *state != "in use") {
+                parts.push(style.red(&plain(state)));
+            }
+        }
+        (Content::Encrypted(encrypted), _) => {
+            let container = &encrypted.container;
+            parts.push(format!("LUKS{} {}", container.version, plain(&container.encryption)));
+            if let Some(reason) = &encrypted.locked {
+                parts.push(style.yellow(&format!("locked: {}", plain(reason))));
+            }
+        }
+        (Content::Noise, _) => parts.push(style.dim("no signature, random bytes: encrypted or wiped")),
         (Content::FileSystem { .. } | Content::Recognised(_), _) => {
             parts.push(node.content_type().unwrap_or_default().to_owned());
         }
     }
-    if let Some(label) = node.label() {
+    if let Some(label) = node.label().filter(|_| !matches!(node.content, Content::RaidMember { .. })) {
         parts.push(format!("\"{}\"", plain(&String::from_utf8_lossy(label))));
     }
-    if let (Content::FileSystem { .. } | Content::Recognised(_), Some(uuid)) = (&node.content, node.uuid()) {
+    let has_own_uuid =
+        matches!(node.content, Content::FileSystem { .. } | Content::Recognised(_) | Content::Encrypted(_));
+    if let Some(uuid) = node.uuid().filter(|_| has_own_uuid) {
         parts.push(style.dim(&plain(uuid)));
     }
     parts.join("  ")

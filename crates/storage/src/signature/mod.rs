@@ -11,6 +11,7 @@ mod firmware_raid;
 mod iso9660;
 mod linux;
 mod probe;
+mod table;
 mod udf;
 mod ufs;
 mod unix;
@@ -169,6 +170,19 @@ fn first(device: &dyn BlockDevice, recognisers: &[Recogniser]) -> Result<Option<
 /// The device cannot be read.
 pub(crate) fn is_noise(device: &dyn BlockDevice) -> Result<bool> {
     crypto::is_noise(device)
+}
+
+/// The name of a partition table that is not read.
+///
+/// # Errors
+/// As [`container`].
+pub(crate) fn table(device: &dyn BlockDevice) -> Result<Option<&'static str>> {
+    let probe = Probe::new(device);
+    let found = table::recognise(&probe);
+    match (found, probe.into_error()) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
 }
 
 #[cfg(test)]

@@ -79,3 +79,23 @@ pub enum State {
     /// No device for this role was given.
     Missing,
 }
+
+impl std::fmt::Display for State {
+    /// In a few words, as `inspect` shows it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse => f.write_str("in use"),
+            Self::Stale { behind: 0 } => f.write_str("stale, known as failed"),
+            Self::Stale { behind } => write!(f, "stale by {behind} events"),
+            Self::Recovering { offset } => write!(f, "rebuilt up to byte {offset}"),
+            Self::Spare => f.write_str("spare"),
+            Self::Faulty => f.write_str("faulty"),
+            Self::Journal => f.write_str("journal"),
+            Self::Replacement => f.write_str("replacement"),
+            Self::Duplicate => f.write_str("duplicate"),
+            Self::Foreign(reason) => write!(f, "foreign: {reason}"),
+            Self::Damaged(reason) => write!(f, "damaged: {reason}"),
+            Self::Missing => f.write_str("missing"),
+        }
+    }
+}

@@ -9,8 +9,8 @@ use crate::cli::render::{Style, container, json};
 use crate::container::candidates::{Candidate, candidates};
 
 pub(crate) fn run(common: &Common, args: &Image) -> anyhow::Result<Status> {
-    let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let keys = input::keys(common)?;
+    let options = input::options(common, keys.passphrases().next());
     let (chain, error) = image::chain(&args.image, &options, &input::gate(common));
     if chain.is_empty() {
         return Err(error.map_or_else(|| anyhow::anyhow!("nothing was opened"), Into::into));

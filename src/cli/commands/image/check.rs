@@ -14,8 +14,8 @@ use crate::delivery;
 
 pub(crate) fn run(common: &Common, args: &ImageCheck) -> anyhow::Result<Status> {
     let path = &args.image.image;
-    let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let keys = input::keys(common)?;
+    let options = input::options(common, keys.passphrases().next());
     let gate = input::gate(common);
     let Some(wanted) = args.repair.map(Wanted::from) else {
         let report = image::check(path, &options, &gate)?;

@@ -8,8 +8,8 @@ use crate::cli::input;
 use crate::cli::render::{Style, container, json};
 
 pub(crate) fn run(common: &Common, args: &Image) -> anyhow::Result<Status> {
-    let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let keys = input::keys(common)?;
+    let options = input::options(common, keys.passphrases().next());
     let (chain, error) = image::chain(&args.image, &options, &input::gate(common));
     let Some(layer) = chain.first() else {
         return Err(error.map_or_else(|| anyhow::anyhow!("nothing was opened"), Into::into));

@@ -13,8 +13,8 @@ use crate::delivery;
 
 pub(crate) fn run(common: &Common, args: &ImageRebase) -> anyhow::Result<Status> {
     let path = &args.image.image;
-    let key = input::passphrase(common)?;
-    let options = input::options(common, key.as_deref().map(Vec::as_slice));
+    let keys = input::keys(common)?;
+    let options = input::options(common, keys.passphrases().next());
     let staging = if args.dry_run { Staging::preview() } else { Staging::for_commit() };
     let rebased = rebase::rebase(path, &options, &staging, &args.parent, &input::gate(common))?;
     if !args.dry_run {

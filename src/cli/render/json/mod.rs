@@ -326,6 +326,8 @@ impl DeviceJson {
                 NodeKind::Disk(_) => "disk",
                 NodeKind::Partition(_) => "partition",
                 NodeKind::LogicalVolume { .. } => "logical volume",
+                NodeKind::Array { .. } => "array",
+                NodeKind::Decrypted { .. } => "decrypted",
             },
             parents: node.parents.iter().map(|id| examination.storage.node(*id).path.clone()).collect(),
             size: node.size,
