@@ -95,7 +95,7 @@ mod tests {
             cache.get((0, number % 11));
             let slots = cache.slots.read().unwrap();
             assert!(slots.used <= 100);
-            assert_eq!(slots.used, slots.map.values().map(|slot| slot.value.len()).sum());
+            assert_eq!(slots.used, slots.map.values().map(|slot| slot.value.len()).sum::<usize>());
         }
         cache.remove((0, 999 % 37));
         assert!(cache.get((0, 999 % 37)).is_none());
