@@ -300,9 +300,6 @@ fn refusal(freshest: &Superblock, filled: &[Option<&Member>], is_dirty: bool) ->
         if is_degraded {
             return Some("dirty degraded array: parity may not fit the data".into());
         }
-        if filled.iter().flatten().any(|member| !member.superblock.bad_blocks.is_empty()) {
-            return Some("dirty array with bad blocks: parity may not fit the data".into());
-        }
     }
     None
 }
@@ -311,6 +308,9 @@ fn refusal(freshest: &Superblock, filled: &[Option<&Member>], is_dirty: bool) ->
 fn read_only(freshest: &Superblock, filled: &[Option<&Member>], states: &[ArrayMember]) -> Option<String> {
     if states.iter().any(|member| matches!(member.state, State::Recovering { .. } | State::Replacement)) {
         return Some("a member was being rebuilt, and would miss what is written".into());
+    }
+    if freshest.features.has(Features::CLUSTERED) {
+        return Some("other hosts may be using the array".into());
     }
     for (role, _) in (0_u32..).zip(filled).filter(|(_, member)| member.is_none()) {
         if freshest.knows_active(role) {

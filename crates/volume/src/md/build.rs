@@ -70,7 +70,8 @@ fn redundant(superblock: &Superblock, members: &[Option<&Member>]) -> Result<Dev
         .map(|member| member.map(|member| data(member, superblock.used_size)).transpose())
         .collect::<Result<_, _>>()?;
     let chunk = if layout == Layout::Mirrored { 0 } else { superblock.chunk };
-    raid::array(layout, chunk, size, data).map_err(|error| error.to_string())
+    let make = if superblock.is_clean { raid::array } else { raid::array_out_of_sync };
+    make(layout, chunk, size, data).map_err(|error| error.to_string())
 }
 
 /// The first `length` bytes of a member's data, without those in its bad-block log.

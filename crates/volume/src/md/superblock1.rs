@@ -168,3 +168,83 @@ fn checksum(block: &[u8], max_dev: usize) -> u32 {
     let high = u32::try_from(sum >> 32).unwrap_or(0);
     low.wrapping_add(high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Member 0 of raid5-left-symmetric in test-images/volume/md-raid5, without its roles: 0, 1, 2, then spares.
+    const GOOD: &str = "\
+        fc4e2ba90100000000000000000000006281c42760c9556a6ad4fd3e0433a8b9286e6f6e65293a300000000000000000\
+        000000000000000000000000000000006a69086b00000000050000000200000000020000000000000800000003000000\
+        000000000000000000000000000000000000000000000000000000000000000080000000000000000002000000000000\
+        08000000000000000000000000000000000000000000000062e18084fde8898d1ee8704c5c6860690000080010000000\
+        6a69086b000000000200000000000000ffffffffffffffff9b2b8a708000000000000000000000000000000000000000\
+        00000000000000000000000000000000";
+
+    fn good() -> Vec<u8> {
+        let digits: Vec<char> = GOOD.chars().collect();
+        let text = |pair: &[char]| pair.iter().collect::<String>();
+        let mut block: Vec<u8> =
+            digits.chunks(2).map(|pair| u8::from_str_radix(&text(pair), 16).unwrap()).collect();
+        block.extend([0, 0, 1, 0, 2, 0]);
+        block.resize(256 + 256, 0xff);
+        block.resize(LENGTH, 0);
+        block
+    }
+
+    /// The superblock with other bytes at `at`, its checksum right, and the texts of its problems.
+    fn changed(at: usize, bytes: &[u8]) -> (Option<Superblock>, Vec<String>) {
+        let mut block = good();
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+        let sum = checksum(&block, 128);
+        block[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
+        decoded(&block)
+    }
+
+    fn decoded(block: &[u8]) -> (Option<Superblock>, Vec<String>) {
+        let mut problems = Vec::new();
+        let superblock = decode(block, Version::V1_2, 4096, &mut problems);
+        (superblock, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_good_superblock_is_read() {
+        let (superblock, problems) = decoded(&good());
+        let superblock = superblock.unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!((superblock.level, superblock.layout, superblock.chunk), (5, 2, 4096));
+        assert_eq!((superblock.raid_disks, superblock.role), (3, Role::Active(0)));
+        assert_eq!((superblock.data_offset, superblock.used_size), (65536, 262_144));
+        assert!(superblock.is_clean && superblock.knows_active(2) && !superblock.knows_active(3));
+        assert_eq!((superblock.role_of(1), superblock.role_of(5000)), (Role::Active(1), Role::Spare));
+        assert_eq!((superblock.refusal, superblock.features), (None, Features(0)));
+    }
+
+    #[test]
+    fn one_field_at_a_time() {
+        assert_eq!(changed(0, b"?"), (None, Vec::new()));
+        assert_eq!(changed(4, &[2]), (None, Vec::new()));
+        let (superblock, problems) = changed(0x90, &[9]);
+        assert_eq!(superblock, None);
+        assert!(problems[0].ends_with("super_offset is 9, expected 8"), "{problems:?}");
+        let (superblock, problems) = changed(0xdc, &[0x81, 7]);
+        assert!(superblock.unwrap().refusal.unwrap().starts_with("max_dev is 1921"));
+        assert_eq!(problems.len(), 1);
+        let role = |number: [u8; 2]| changed(256, &number).0.unwrap().role;
+        assert_eq!(role([0xff, 0xff]), Role::Spare);
+        assert_eq!(role([0xfe, 0xff]), Role::Faulty);
+        assert_eq!(role([0xfd, 0xff]), Role::Journal);
+        assert_eq!(role([0, 0xff]), Role::Active(0xff00));
+        assert_eq!(role([1, 0xff]), Role::Spare);
+        assert!(!changed(0xd0, &[0]).0.unwrap().is_clean);
+        let reshaped = changed(8, &[4]).0.unwrap();
+        assert!(reshaped.reshape_position.is_some());
+        assert!(changed(8, &[2]).0.unwrap().recovery_offset.is_some());
+        let mut block = good();
+        block[0x20] ^= 1;
+        let (superblock, problems) = decoded(&block);
+        assert!(superblock.unwrap().refusal.unwrap().starts_with("sb_csum is"));
+        assert_eq!(problems.len(), 1);
+    }
+}

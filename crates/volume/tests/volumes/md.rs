@@ -627,21 +627,24 @@ fn mutate(random: &mut Random, block: &mut [u8], is_old: bool) {
 fn mutations_do_no_harm() {
     let mut random = Random(0x5eed_0fa1);
     let (mut assembled, mut readable, mut reads) = (0, 0, 0);
-    let cases = all_cases();
+    let cases: Vec<Vec<Member>> = all_cases().iter().map(|case| members(&case.members, &[])).collect();
     for number in 0..22_000 {
-        let case = &cases[number % cases.len()];
-        let mut devices = case.members.clone();
+        let mut all = cases[number % cases.len()].clone();
         for _ in 0..1 + random.below(2) {
-            let index = random.below(devices.len());
-            let Some(member) = read_member(&devices[index]).unwrap() else { continue };
-            let superblock = member.value.superblock;
+            let index = random.below(all.len());
+            let Member { device, superblock, .. } = &all[index];
             let mut block = vec![0; 4096];
-            devices[index].read_exact_at(&mut block, superblock.offset).unwrap();
+            device.read_exact_at(&mut block, superblock.offset).unwrap();
             mutate(&mut random, &mut block, superblock.device_uuid.is_none());
-            devices[index] = changed(&devices[index], superblock.offset, &block);
+            let device = changed(device, superblock.offset, &block);
+            match read_member(&device).unwrap() {
+                Some(member) => all[index] = member.value,
+                None => drop(all.remove(index)),
+            }
+            if all.is_empty() {
+                break;
+            }
         }
-        let all: Vec<Member> =
-            devices.iter().filter_map(|device| Some(read_member(device).unwrap()?.value)).collect();
         for array in assemble(&all) {
             assembled += 1;
             let Ok(device) = array.value.device else {
