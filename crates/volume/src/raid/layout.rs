@@ -1,10 +1,4 @@
-//! Arrays: one device over several, with or without redundancy.
-//!
-//! The layouts are those of Linux' md driver (`drivers/md/raid*.c`), which both md and LVM2's raid segments use.
-//! A member that is missing is reconstructed from the others where the layout allows.
-
-use blockdev::Device;
-use ondisk::{Error, Result};
+//! How arrays lay their blocks out, by the names of mdadm(8) and the numbers of `drivers/md/raid5.h`.
 
 /// How the blocks of an array lie on its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +49,8 @@ pub enum Parity {
     DoubleFirst,
     /// RAID 6, layout 5: P and Q on the last two members.
     DoubleN,
+    /// RAID 6, layout 4: P and Q on the first two members.
+    DoubleZero,
 }
 
 /// The four ways in which parity rotates.
@@ -70,25 +66,21 @@ pub enum Rotation {
     RightSymmetric,
 }
 
-/// Where RAID 10's far copies lie.
+/// Where RAID 10's far copies lie. The numbers are bits of md's `layout`.
+///
+/// A set is a group of members within which the far copies rotate; it is all members unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarSpacing {
     /// In the next part of the members.
     Far,
-    /// In the next part, rotated within sets (`use_far_sets`, bit 17).
+    /// In the next part, rotated within sets of members / far members (bit 17); LVM2's `raid10_far`.
     FarSets,
+    /// In the next part, rotated within sets of near * far members (bit 18).
+    FarSetsFixed,
     /// In the next row (bit 16).
     Offset,
-}
-
-/// The bytes of an array.
-///
-/// `members` in the order of their roles, `None` where one is missing; each starts at its first byte of data.
-/// `chunk` is bytes, 0 for [`Layout::Mirrored`]; `size` is the array's length in bytes.
-///
-/// # Errors
-/// [`Error::Corrupt`] when the numbers do not fit each other or too many members are missing.
-pub fn array(layout: Layout, chunk: u64, size: u64, members: Vec<Option<Device>>) -> Result<Device> {
-    let _ = (chunk, size, members);
-    Err(Error::unsupported("array", format!("{layout:?}")))
+    /// In the next row, rotated within sets of members / far members (bits 16 and 17); LVM2's `raid10_offset`.
+    OffsetSets,
+    /// In the next row, rotated within sets of near * far members (bits 16 and 18).
+    OffsetSetsFixed,
 }
