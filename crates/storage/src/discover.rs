@@ -122,16 +122,20 @@ impl Walk {
     /// Assembles volume groups until no logical volume carries a physical volume that is new.
     fn assemble(&mut self) {
         let mut known = 0;
+        let mut problems = Vec::new();
         while self.pvs.len() > known {
             known = self.pvs.len();
             let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
-            for group in lvm2::assemble(&pvs) {
+            let assembled = lvm2::assemble(&pvs);
+            problems = assembled.problems;
+            for group in assembled.value {
                 if !self.storage.groups.iter().any(|found| found.uuid == group.value.uuid) {
                     self.storage.problems.extend(group.problems);
                     self.add_group(group.value);
                 }
             }
         }
+        self.storage.problems.extend(problems);
     }
 
     fn add_group(&mut self, group: lvm2::VolumeGroup) {
@@ -148,6 +152,7 @@ impl Walk {
         for lv in &group.lvs {
             let (device, problems) = match &lv.device {
                 Ok(device) => (Some(device.clone()), Vec::new()),
+                Err(_) if !lv.has_bytes() => (None, Vec::new()),
                 Err(reason) => (None, vec![Error::unsupported("logical volume", reason)]),
             };
             self.add(Node {

@@ -1,4 +1,8 @@
 //! Volumes that real kernels wrote, read by us.
 
 #[cfg(test)]
+mod lvm2;
+#[cfg(test)]
+mod lvm2_history;
+#[cfg(test)]
 mod support;
