@@ -24,7 +24,8 @@ const MAX_NODES: usize = 10_000;
 /// Probes `disks` and everything on them; what is encrypted is opened with `keys`. Never fails: what cannot be read is
 /// a problem of its node.
 pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
-    let mut walk = Walk { storage: Storage::default(), keys, pvs: Vec::new(), members: Vec::new() };
+    let mut walk =
+        Walk { storage: Storage::default(), keys, pvs: Vec::new(), members: Vec::new(), unknown: Vec::new() };
     for (index, disk) in disks.iter().enumerate() {
         walk.add(Node {
             path: format!("disk{index}"),
@@ -47,6 +48,8 @@ struct Walk<'a> {
     pvs: Vec<(NodeId, PhysicalVolume)>,
     /// Every member of an md array found so far, with its node.
     members: Vec<(NodeId, Member)>,
+    /// Where nothing known was found, and a physical volume may have lost its label.
+    unknown: Vec<NodeId>,
 }
 
 impl Walk<'_> {
@@ -190,7 +193,7 @@ impl Walk<'_> {
         device: &Device,
         problems: &mut Vec<Error>,
     ) -> Result<Content, Error> {
-        let _ = id;
+        self.unknown.push(id);
         if let Some(found) = luks::read_secondary(device)? {
             problems.extend(found.problems);
             return Ok(Content::Encrypted(Box::new(Encrypted { container: found.value, locked: None })));
@@ -231,9 +234,35 @@ impl Walk<'_> {
         while self.storage.nodes.len() <= MAX_NODES
             && (self.next_array(true)
                 || self.next_group(true)
+                || self.recover()
                 || self.next_array(false)
                 || self.next_group(false))
         {}
+        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        self.storage.problems.extend(lvm2::assemble(&pvs).problems);
+    }
+
+    /// Finds one physical volume whose label is gone, by the metadata that is still there.
+    fn recover(&mut self) -> bool {
+        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        while let Some(id) = self.unknown.pop() {
+            let Some(node) = self.storage.nodes.get_mut(id.0) else { continue };
+            let Some(device) = node.device.clone().filter(|_| matches!(node.content, Content::Unknown))
+            else {
+                continue;
+            };
+            match lvm2::recover_pv(&device, &pvs) {
+                Ok(Some(found)) => {
+                    node.problems.extend(found.problems);
+                    node.content = Content::PhysicalVolume { uuid: found.value.uuid.clone(), group: None };
+                    self.pvs.push((id, found.value));
+                    return true;
+                }
+                Ok(None) => {}
+                Err(error) => node.problems.push(error),
+            }
+        }
+        false
     }
 
     /// Adds one array that is not yet there.
@@ -287,7 +316,7 @@ impl Walk<'_> {
     /// Adds one volume group that is not yet there.
     fn next_group(&mut self, must_be_whole: bool) -> bool {
         let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
-        let next = lvm2::assemble(&pvs).into_iter().find(|found| {
+        let next = lvm2::assemble(&pvs).value.into_iter().find(|found| {
             let group = &found.value;
             let is_whole = group.pvs.iter().all(|pv| pv.device.is_some());
             let is_known = self.storage.groups.iter().any(|known| known.uuid == group.uuid);
@@ -313,6 +342,7 @@ impl Walk<'_> {
         for lv in &group.lvs {
             let (device, problems) = match &lv.device {
                 Ok(device) => (Some(device.clone()), Vec::new()),
+                Err(_) if !lv.has_bytes() => (None, Vec::new()),
                 Err(reason) => (None, vec![Error::unsupported("logical volume", reason)]),
             };
             self.add(Node {

@@ -20,6 +20,13 @@ pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
         let body = json::Inspect {
             images: json::paths(&disks),
             devices: devices.map(|(id, node)| json::DeviceJson::new(id, node, &examination)).collect(),
+            volume_groups: examination.storage.groups.iter().map(json::GroupJson::new).collect(),
+            arrays: examination
+                .storage
+                .arrays
+                .iter()
+                .map(|found| json::ArrayJson::new(found, &examination.storage))
+                .collect(),
             systems: json::systems(&examination),
             problems,
         };

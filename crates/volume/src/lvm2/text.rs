@@ -55,6 +55,15 @@ impl Section {
         }
     }
 
+    /// The strings of the list `key`.
+    pub(crate) fn strings(&self, key: &str) -> Vec<String> {
+        let strings = self.list(key).iter().filter_map(|value| match value {
+            Value::String(string) => Some(string.clone()),
+            _ => None,
+        });
+        strings.collect()
+    }
+
     /// Whether the list `key` contains the string `word`, as in `status = ["READ", "VISIBLE"]`.
     pub(crate) fn lists(&self, key: &str, word: &str) -> bool {
         self.list(key).iter().any(|value| matches!(value, Value::String(found) if found == word))

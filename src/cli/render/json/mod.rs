@@ -3,6 +3,7 @@
 //! Field names and meanings change only with [`SCHEMA`]; adding a field does not change it.
 
 pub(crate) mod container;
+mod devices;
 
 use std::io::{self, Write};
 
@@ -10,7 +11,9 @@ use boot::{BootTrace, Verdict};
 use repair::FileChange;
 use rules::Finding;
 use serde::Serialize;
-use storage::{Content, Node, NodeId, NodeKind, Storage};
+use storage::{Content, Node, Storage};
+
+pub(crate) use devices::{ArrayJson, DeviceJson, GroupJson};
 
 use crate::Examination;
 use crate::cli::args::Output;
@@ -276,77 +279,41 @@ pub(crate) fn problems(disks: &Disks, examination: &Examination) -> Vec<String> 
         .nodes
         .iter()
         .flat_map(|node| node.problems.iter().map(|problem| format!("{}: {problem}", node.path)));
+    let judged = storage.nodes.iter().flat_map(|node| rejections(node).into_iter());
     let groups = storage.problems.iter().map(ToString::to_string);
+    let missing = storage.groups.iter().flat_map(|group| {
+        let lost = group.pvs.iter().filter(|pv| pv.device.is_none());
+        lost.map(move |pv| format!("{}: physical volume {} is missing", group.name, pv.uuid))
+    });
+    let notes = storage.groups.iter().flat_map(|group| {
+        let volumes = group.lvs.iter();
+        volumes.flat_map(move |lv| {
+            lv.notes.iter().map(move |note| format!("{}/{}: {note}", group.name, lv.name))
+        })
+    });
     let guests = examination.guests.iter().flat_map(|guest| guest.problems.iter().cloned());
-    images.chain(nodes).chain(groups).chain(guests).collect()
+    images.chain(nodes).chain(judged).chain(groups).chain(missing).chain(notes).chain(guests).collect()
+}
+
+/// Who would not take the partition table of a disk, where some would.
+fn rejections(node: &Node) -> Vec<String> {
+    let Content::Partitions(table) = &node.content else { return Vec::new() };
+    let judges = [("Linux", &table.judges.linux), ("GRUB", &table.judges.grub), ("OVMF", &table.judges.ovmf)];
+    judges
+        .into_iter()
+        .filter(|(_, judgement)| !judgement.is_accepted())
+        .map(|(name, judgement)| format!("{}: {name} sees no partition table: {judgement}", node.path))
+        .collect()
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspect {
     pub(crate) images: Vec<String>,
     pub(crate) devices: Vec<DeviceJson>,
+    pub(crate) volume_groups: Vec<GroupJson>,
+    pub(crate) arrays: Vec<ArrayJson>,
     pub(crate) systems: Vec<System>,
     pub(crate) problems: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct DeviceJson {
-    path: String,
-    kind: &'static str,
-    parents: Vec<String>,
-    /// Bytes.
-    size: u64,
-    /// Byte on the parent at which a partition starts.
-    start: Option<u64>,
-    #[serde(rename = "type")]
-    content: Option<String>,
-    uuid: Option<String>,
-    label: Option<String>,
-    partuuid: Option<String>,
-    partlabel: Option<String>,
-    volume_group: Option<String>,
-    /// Where the systems mount it.
-    mounted: Vec<String>,
-}
-
-impl DeviceJson {
-    pub(crate) fn new(id: NodeId, node: &Node, examination: &Examination) -> Self {
-        let partition = match &node.kind {
-            NodeKind::Partition(partition) => Some(partition),
-            _ => None,
-        };
-        let volume_group = match (&node.kind, &node.content) {
-            (NodeKind::LogicalVolume { group, .. }, _) => Some(group.clone()),
-            (_, Content::PhysicalVolume { group, .. }) => group.clone(),
-            _ => None,
-        };
-        Self {
-            path: node.path.clone(),
-            kind: match node.kind {
-                NodeKind::Disk(_) => "disk",
-                NodeKind::Partition(_) => "partition",
-                NodeKind::LogicalVolume { .. } => "logical volume",
-                NodeKind::Array { .. } => "array",
-                NodeKind::Decrypted { .. } => "decrypted",
-            },
-            parents: node.parents.iter().map(|id| examination.storage.node(*id).path.clone()).collect(),
-            size: node.size,
-            start: partition.map(|partition| partition.start),
-            content: node.content_type().map(str::to_owned),
-            uuid: node.uuid().map(str::to_owned),
-            label: node.label().map(|label| String::from_utf8_lossy(label).into_owned()),
-            partuuid: partition.map(|partition| partition.uuid.clone()),
-            partlabel: partition.and_then(|partition| partition.label.clone()),
-            volume_group,
-            mounted: examination
-                .guests
-                .iter()
-                .flat_map(|guest| &guest.mounts)
-                .filter(|mount| mount.node == id)
-                .map(|mount| mount.target.clone())
-                .collect(),
-        }
-    }
 }
 
 #[derive(Debug, Serialize)]

@@ -1,0 +1,267 @@
+//! LVM2 groups that a kernel wrote: every segment type, healthy and with physical volumes missing.
+
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, Device, MemoryDevice, Slice};
+use volume::lvm2::{self, CopyVerdict, LogicalVolume, PhysicalVolume, VolumeGroup};
+
+use crate::support::{assert_pattern, image, pattern};
+
+/// The image `name` cut into its `count` physical volumes.
+fn disks(name: &str, count: u64) -> Vec<Device> {
+    let whole = image(name);
+    let size = whole.size() / count;
+    (0..count).map(|n| -> Device { Arc::new(Slice::new(whole.clone(), n * size, size).unwrap()) }).collect()
+}
+
+fn read(disks: &[Device]) -> Vec<PhysicalVolume> {
+    let found = disks.iter().map(|disk| {
+        let found = lvm2::read_pv(disk).unwrap().unwrap();
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        found.value
+    });
+    found.collect()
+}
+
+/// The one group on `disks`, and its problems as text.
+fn group(disks: &[Device]) -> (VolumeGroup, Vec<String>) {
+    let mut assembled = lvm2::assemble(&read(disks));
+    assert_eq!(assembled.value.len(), 1);
+    let group = assembled.value.remove(0);
+    let problems = assembled.problems.iter().chain(&group.problems).map(ToString::to_string).collect();
+    (group.value, problems)
+}
+
+fn lv<'a>(group: &'a VolumeGroup, name: &str) -> &'a LogicalVolume {
+    group.lvs.iter().find(|lv| lv.name == name).unwrap()
+}
+
+fn device<'a>(group: &'a VolumeGroup, name: &str) -> &'a dyn BlockDevice {
+    match &lv(group, name).device {
+        Ok(device) => device.as_ref(),
+        Err(reason) => panic!("{name}: {reason}"),
+    }
+}
+
+/// Name, seed, physical volumes that may be missing at once; -1 for the types with their own tests.
+const RAID: [(&str, u8, usize); 22] = [
+    ("linear", 1, 0),
+    ("striped", 2, 0),
+    ("raid0", 3, 0),
+    ("raid0_meta", 4, 0),
+    ("raid1", 5, 2),
+    ("mirror", 6, 1),
+    ("raid4", 7, 1),
+    ("raid5_ls", 8, 1),
+    ("raid5_la", 9, 1),
+    ("raid5_rs", 10, 1),
+    ("raid5_ra", 11, 1),
+    ("raid5_n", 12, 1),
+    ("raid6_zr", 13, 2),
+    ("raid6_nr", 14, 2),
+    ("raid6_nc", 15, 2),
+    ("raid6_ls_6", 16, 2),
+    ("raid6_la_6", 17, 2),
+    ("raid6_rs_6", 18, 2),
+    ("raid6_ra_6", 19, 2),
+    ("raid6_n_6", 20, 2),
+    ("raid10", 21, 1),
+    ("mirror_log", 22, 1),
+];
+
+#[test]
+fn every_segment_type_reads_as_it_was_written() {
+    let disks = disks("lvm-raid", 5);
+    let (group, problems) = group(&disks);
+    assert_eq!(problems, [""; 0]);
+    assert!(group.copies.iter().all(|copy| copy.verdict == CopyVerdict::Current) && group.copies.len() == 5);
+    assert!(!group.is_partial() && !group.is_exported());
+    for (name, seed, _) in RAID {
+        let lv = lv(&group, name);
+        let device = device(&group, name);
+        assert_eq!(device.size(), lv.size, "{name}");
+        assert_eq!(lv.notes, [""; 0], "{name}");
+        assert!(lv.is_visible && lv.role.is_none());
+        assert_pattern(device, seed, 0..lv.size / 512);
+    }
+    assert_eq!(lv(&group, "linear").segments.len(), 2);
+    assert_eq!(lv(&group, "raid5_ls").kinds, ["raid5_ls"]);
+    assert_eq!(lv(&group, "raid5_ls_rimage_1").kinds, ["linear"]);
+    let role = lv(&group, "raid5_ls_rmeta_1").role.clone().unwrap();
+    assert_eq!((role.kind, role.of.as_str()), ("raid metadata", "raid5_ls"));
+}
+
+#[test]
+fn what_redundancy_allows_is_read_without_its_disks() {
+    let disks = disks("lvm-raid", 5);
+    let mut sets: Vec<Vec<usize>> = (0..5).map(|n| vec![n]).collect();
+    sets.extend((0..5).flat_map(|a| (0..a).map(move |b| vec![b, a])));
+    let mut read_degraded = 0;
+    for missing in sets {
+        let present: Vec<Device> =
+            (0..5).filter(|n| !missing.contains(n)).map(|n| disks[n].clone()).collect();
+        let (group, problems) = group(&present);
+        assert_eq!(problems.len(), missing.len(), "{problems:?}");
+        assert!(group.is_partial());
+        for (name, seed, redundancy) in RAID {
+            let lv = lv(&group, name);
+            match &lv.device {
+                Ok(device) => {
+                    assert_pattern(device.as_ref(), seed, 0..lv.size / 512);
+                    read_degraded += usize::from(!lv.notes.is_empty());
+                }
+                Err(reason) => {
+                    assert!(missing.len() > redundancy, "{name} without {missing:?}: {reason}");
+                    assert!(reason.contains("is missing") && reason.contains("/dev/vd"), "{name}: {reason}");
+                }
+            }
+        }
+    }
+    assert!(read_degraded > 150, "{read_degraded}");
+}
+
+#[test]
+fn a_leg_that_missed_writes_is_not_read() {
+    let disks = disks("lvm-stale", 3);
+    let (both, _) = group(&disks);
+    assert_pattern(device(&both, "one"), 3, 0..lv(&both, "one").size / 512);
+    assert_pattern(device(&both, "five"), 4, 0..lv(&both, "five").size / 512);
+    assert!(lv(&both, "one").notes[0].contains("leg 0 is not read"), "{:?}", lv(&both, "one").notes);
+    // Without the others, nothing says that it is stale; that is what activating it in degraded mode would show.
+    let (stale, _) = group(&disks[..1]);
+    assert_pattern(device(&stale, "one"), 1, 0..lv(&stale, "one").size / 512);
+    // A stale leg cannot stand in for another one.
+    let (two, _) = group(&disks[..2]);
+    assert!(lv(&two, "five").device.is_err());
+}
+
+/// Checks sectors in pieces: (seed or 255 for zeros, first, end).
+fn assert_pieces(device: &dyn BlockDevice, pieces: &[(u8, u64, u64)]) {
+    let mut next = 0;
+    for (seed, start, end) in pieces {
+        assert_eq!(*start, next);
+        next = *end;
+        if *seed == 255 {
+            let mut bytes = vec![1; ((end - start) * 512) as usize];
+            device.read_exact_at(&mut bytes, start * 512).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 0), "sectors {start}..{end} are not zeros");
+        } else {
+            assert_pattern(device, *seed, *start..*end);
+        }
+    }
+    assert_eq!(device.size(), next * 512);
+}
+
+#[test]
+fn thin_volumes_share_and_diverge() {
+    let disks = disks("lvm-thin", 2);
+    let (group, problems) = group(&disks);
+    assert_eq!(problems, [""; 0]);
+    let one = device(&group, "one");
+    // What `seek` and `skip` moved.
+    let mut sector = [0; 512];
+    for number in 0..300 {
+        one.read_exact_at(&mut sector, (9000 + number) * 512).unwrap();
+        assert!(sector == pattern(3, 808 + number), "{number}");
+    }
+    for number in 0..256 {
+        one.read_exact_at(&mut sector, (8192 + number) * 512).unwrap();
+        assert!(sector == pattern(2, number), "{number}");
+    }
+    assert_pattern(one, 1, 0..1000);
+    assert_pattern(one, 1, 3000..3200);
+    assert_pattern(one, 4, 3200..3456);
+    // Discarded: whole blocks of 128 sectors.
+    let mut block = vec![1; 128 * 512];
+    one.read_exact_at(&mut block, 3456 * 512).unwrap();
+    assert!(block.iter().all(|byte| *byte == 0));
+    let snap = device(&group, "snap");
+    assert_pieces_of(snap, &[(1, 0, 100), (3, 100, 300), (1, 300, 1000), (1, 3000, 4000)]);
+    snap.read_exact_at(&mut block, 6000 * 512).unwrap();
+    assert!(block.iter().all(|byte| *byte == 0));
+    assert_eq!(snap.extent_at(1 << 20).unwrap().kind, blockdev::ExtentKind::Zero);
+    assert_pieces(device(&group, "ext"), &[(9, 0, 256), (5, 256, 384), (9, 384, 1024)]);
+    assert_pieces(device(&group, "empty"), &[(255, 0, 2048)]);
+    assert_pieces(device(&group, "base"), &[(9, 0, 1024)]);
+    for n in 1..=8 {
+        assert_pattern(
+            device(&group, &format!("many{n}")),
+            20 + n,
+            u64::from(n) * 10..u64::from(n) * 10 + 100,
+        );
+    }
+    let pool = lv(&group, "pool");
+    assert!(pool.device.is_err() && !pool.has_bytes());
+    assert_eq!(lv(&group, "pool_tmeta").role.as_ref().unwrap().kind, "thin pool metadata");
+    assert!(one.writable().is_none());
+}
+
+fn assert_pieces_of(device: &dyn BlockDevice, pieces: &[(u8, u64, u64)]) {
+    for (seed, start, end) in pieces {
+        assert_pattern(device, *seed, *start..*end);
+    }
+}
+
+#[test]
+fn thin_volumes_without_their_pool_name_the_reason() {
+    let disks = disks("lvm-thin", 2);
+    let (group, _) = group(&disks[..1]);
+    let reason = lv(&group, "one").device.as_ref().unwrap_err();
+    assert!(reason.contains("pool_tmeta") && reason.contains("is missing"), "{reason}");
+}
+
+#[test]
+fn cached_volumes_show_what_the_cache_holds() {
+    for (name, dirty) in [("lvm-cache-through", false), ("lvm-cache-back", true), ("lvm-cache-vol", true)] {
+        let disks = disks(name, 2);
+        let (cached, problems) = group(&disks);
+        assert_eq!(problems, [""; 0], "{name}");
+        let (last, end) = if dirty { (5, 1280) } else { (2, 1280) };
+        let pieces =
+            [(1, 0, 64), (3, 64, 128), (1, 128, 1024), (last, 1024, end), (2, end, 1536), (4, 1536, 2048)];
+        assert_pieces(device(&cached, "data"), &pieces);
+        // The origin alone lacks the last write, so without the cache it must not be shown.
+        let (alone, _) = group(&disks[..1]);
+        let origin = device(&alone, "data_corig");
+        let mut sector = [0; 512];
+        origin.read_exact_at(&mut sector, 1024 * 512).unwrap();
+        if dirty {
+            assert!(sector != pattern(5, 1024), "{name}: nothing was dirty");
+            let reason = lv(&alone, "data").device.as_ref().unwrap_err();
+            assert!(reason.contains("newer blocks") && reason.contains("is missing"), "{reason}");
+        } else {
+            assert_pieces(device(&alone, "data"), &pieces);
+            assert!(lv(&alone, "data").notes.iter().any(|note| note.contains("origin only")));
+        }
+    }
+}
+
+#[test]
+fn old_snapshots_keep_what_the_origin_was() {
+    let disks = disks("lvm-snapshot", 1);
+    let (group, problems) = group(&disks);
+    assert_eq!(problems, [""; 0]);
+    let origin = [(1, 0, 500), (2, 500, 800), (1, 800, 2000), (3, 2000, 2100), (1, 2100, 4096)];
+    assert_pieces(device(&group, "data"), &origin);
+    assert_pieces(device(&group, "early"), &[(1, 0, 520), (5, 520, 584), (1, 584, 4096)]);
+    let late = [(1, 0, 500), (2, 500, 800), (1, 800, 1001), (4, 1001, 1078), (1, 1078, 4096)];
+    assert_pieces(device(&group, "late"), &late);
+    assert_eq!(lv(&group, "late").kinds, ["snapshot"]);
+    assert!(lv(&group, "late").is_visible);
+    assert!(device(&group, "data").writable().is_none());
+    assert!(!group.lvs.iter().any(|lv| lv.name.starts_with("snapshot")));
+}
+
+#[test]
+fn memory_is_writable_through_a_linear_volume() {
+    let disks = disks("lvm-raid", 5);
+    let (group, _) = group(&disks);
+    device(&group, "linear").writable().unwrap().write_all_at(&[7; 512], 512).unwrap();
+    device(&group, "raid6_nr").writable().unwrap().write_all_at(&[8; 512], 512).unwrap();
+    let (again, _) = self::group(&disks);
+    let mut sector = [0; 512];
+    device(&again, "linear").read_exact_at(&mut sector, 512).unwrap();
+    assert_eq!(sector, [7; 512]);
+    assert!(device(&again, "mirror").writable().is_none());
+    let _ = MemoryDevice::new(Vec::new());
+}
