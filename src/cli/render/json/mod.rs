@@ -11,7 +11,7 @@ use boot::{BootTrace, Verdict};
 use repair::FileChange;
 use rules::Finding;
 use serde::Serialize;
-use storage::{Content, Node, Storage};
+use storage::{Content, Node, NodeId, Storage};
 
 pub(crate) use devices::{ArrayJson, DeviceJson, GroupJson};
 
