@@ -92,7 +92,7 @@ pub(crate) enum Command {
     /// Take back the last commit, or finish one that was cut short.
     Undo(Image),
     /// Show disks, partitions, volumes, file systems and installed systems.
-    Inspect(Images),
+    Inspect(Inspect),
     /// Print the manual page of a rule.
     Explain(Explain),
     /// List a directory as the guest sees it.
@@ -113,6 +113,18 @@ pub(crate) struct Images {
     /// The disks of one machine, in the order of its hardware.
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) images: Images,
+    /// Search the disks for partitions that no table names any more, and propose a table.
+    #[arg(long, conflicts_with = "metadata_history")]
+    pub(crate) lost_partitions: bool,
+    /// List every version of LVM2 metadata that is still there: in the metadata areas, and among the guest's backups.
+    #[arg(long)]
+    pub(crate) metadata_history: bool,
 }
 
 #[derive(Debug, Args)]

@@ -40,12 +40,25 @@ pub enum Error {
         /// The feature, by the name its specification gives it.
         feature: String,
     },
+    /// Bytes that nothing here can know: a part is missing, a key, a log that was never written.
+    #[error("{structure} cannot be read: {reason}")]
+    Unavailable {
+        /// What cannot be read.
+        structure: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Error {
     /// An [`Error::Unsupported`].
     pub fn unsupported(structure: &'static str, feature: impl Into<String>) -> Self {
         Self::Unsupported { structure, feature: feature.into() }
+    }
+
+    /// An [`Error::Unavailable`].
+    pub fn unavailable(structure: &'static str, reason: impl Into<String>) -> Self {
+        Self::Unavailable { structure, reason: reason.into() }
     }
 
     /// The damage, if that is what this is.

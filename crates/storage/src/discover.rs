@@ -24,8 +24,7 @@ const MAX_NODES: usize = 10_000;
 /// Probes `disks` and everything on them; what is encrypted is opened with `keys`. Never fails: what cannot be read is
 /// a problem of its node.
 pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
-    let mut walk =
-        Walk { storage: Storage::default(), keys, pvs: Vec::new(), members: Vec::new(), unknown: Vec::new() };
+    let mut walk = Walk { storage: Storage::default(), keys, members: Vec::new(), unknown: Vec::new() };
     for (index, disk) in disks.iter().enumerate() {
         walk.add(Node {
             path: format!("disk{index}"),
@@ -44,8 +43,6 @@ pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
 struct Walk<'a> {
     storage: Storage,
     keys: &'a Keyring,
-    /// Every physical volume found so far, with its node.
-    pvs: Vec<(NodeId, PhysicalVolume)>,
     /// Every member of an md array found so far, with its node.
     members: Vec<(NodeId, Member)>,
     /// Where nothing known was found, and a physical volume may have lost its label.
@@ -174,7 +171,7 @@ impl Walk<'_> {
             Ok(Some(found)) => {
                 problems.extend(found.problems);
                 let uuid = found.value.uuid.clone();
-                self.pvs.push((id, found.value));
+                self.storage.pvs.push((id, found.value));
                 Some(Content::PhysicalVolume { uuid, group: None })
             }
             Ok(None) => None,
@@ -238,13 +235,13 @@ impl Walk<'_> {
                 || self.next_array(false)
                 || self.next_group(false))
         {}
-        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
         self.storage.problems.extend(lvm2::assemble(&pvs).problems);
     }
 
     /// Finds one physical volume whose label is gone, by the metadata that is still there.
     fn recover(&mut self) -> bool {
-        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
         while let Some(id) = self.unknown.pop() {
             let Some(node) = self.storage.nodes.get_mut(id.0) else { continue };
             let Some(device) = node.device.clone().filter(|_| matches!(node.content, Content::Unknown))
@@ -255,7 +252,7 @@ impl Walk<'_> {
                 Ok(Some(found)) => {
                     node.problems.extend(found.problems);
                     node.content = Content::PhysicalVolume { uuid: found.value.uuid.clone(), group: None };
-                    self.pvs.push((id, found.value));
+                    self.storage.pvs.push((id, found.value));
                     return true;
                 }
                 Ok(None) => {}
@@ -301,7 +298,7 @@ impl Walk<'_> {
             }
         }
         if let Err(reason) = &array.device {
-            problems.push(Error::unsupported("md array", reason));
+            problems.push(Error::unavailable("array", reason));
         }
         let device = array.device.as_ref().ok().cloned();
         let members = self.members.iter().map(|(id, _)| *id).collect();
@@ -315,7 +312,7 @@ impl Walk<'_> {
 
     /// Adds one volume group that is not yet there.
     fn next_group(&mut self, must_be_whole: bool) -> bool {
-        let pvs: Vec<PhysicalVolume> = self.pvs.iter().map(|(_, pv)| pv.clone()).collect();
+        let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
         let next = lvm2::assemble(&pvs).value.into_iter().find(|found| {
             let group = &found.value;
             let is_whole = group.pvs.iter().all(|pv| pv.device.is_some());
@@ -330,7 +327,7 @@ impl Walk<'_> {
 
     fn add_group(&mut self, group: lvm2::VolumeGroup) {
         let mut parents = Vec::new();
-        for (id, pv) in &self.pvs {
+        for (id, pv) in &self.storage.pvs {
             if group.pvs.iter().any(|found| found.uuid == pv.uuid) {
                 parents.push(*id);
                 let content = &mut self.storage.nodes[id.0].content;
@@ -343,7 +340,9 @@ impl Walk<'_> {
             let (device, problems) = match &lv.device {
                 Ok(device) => (Some(device.clone()), Vec::new()),
                 Err(_) if !lv.has_bytes() => (None, Vec::new()),
-                Err(reason) => (None, vec![Error::unsupported("logical volume", reason)]),
+                // What lies on a hidden part says so; the part itself would only say it again.
+                Err(reason) if lv.is_visible => (None, vec![Error::unavailable("logical volume", reason)]),
+                Err(_) => (None, Vec::new()),
             };
             self.add(Node {
                 path: format!("{}/{}", group.name, lv.name),

@@ -3,7 +3,7 @@
 use blockdev::Device;
 use filesystem::{Error, Format, Identity, Opened};
 use luks::Container;
-use volume::lvm2::VolumeGroup;
+use volume::lvm2::{PhysicalVolume, VolumeGroup};
 use volume::md::Array;
 
 use crate::{Signature, Usage};
@@ -17,6 +17,8 @@ pub struct NodeId(pub usize);
 pub struct Storage {
     /// Parents stand before their children.
     pub nodes: Vec<Node>,
+    /// LVM2 physical volumes, each with its node.
+    pub pvs: Vec<(NodeId, PhysicalVolume)>,
     /// LVM2 volume groups, by name.
     pub groups: Vec<VolumeGroup>,
     /// md arrays.

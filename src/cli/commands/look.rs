@@ -11,7 +11,7 @@ use guest::Guest;
 use crate::cli::Status;
 use crate::cli::args::{Common, Look, Output};
 use crate::cli::input::Disks;
-use crate::cli::render::{json, plain};
+use crate::cli::render::{date, json, plain};
 use crate::examine;
 
 /// The only system, or the first of several.
@@ -86,22 +86,6 @@ fn entry(tree: &dyn FileSystem, name: &[u8], inode: Inode) -> anyhow::Result<jso
     })
 }
 
-/// `2026-11-24 00:17` in UTC; the civil date by the usual day-count arithmetic.
-fn date(seconds: i64) -> String {
-    let days = seconds.div_euclid(86_400);
-    let time = seconds.rem_euclid(86_400);
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", time / 3600, time % 3600 / 60)
-}
-
 pub(crate) fn cat(common: &Common, args: &Look) -> anyhow::Result<Status> {
     let disks = Disks::open(common, std::slice::from_ref(&args.image.image))?;
     let examination = examine(&disks.devices(), &disks.keys, &[]);
@@ -125,17 +109,4 @@ pub(crate) fn cat(common: &Common, args: &Look) -> anyhow::Result<Status> {
     }
     out.flush()?;
     Ok(Status::Clean)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(date(0), "1970-01-01 00:00");
-        assert_eq!(date(951_782_400), "2000-02-29 00:00");
-        assert_eq!(date(1_795_479_420), "2026-11-24 00:17");
-        assert_eq!(date(-1), "1969-12-31 23:59");
-    }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod container;
 mod devices;
+mod found;
 
 use std::io::{self, Write};
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 use storage::{Content, Node, NodeId, Storage};
 
 pub(crate) use devices::{ArrayJson, DeviceJson, GroupJson};
+pub(crate) use found::{LostJson, LostPartitions, MetadataHistory, VersionJson};
 
 use crate::Examination;
 use crate::cli::args::Output;
@@ -281,10 +283,6 @@ pub(crate) fn problems(disks: &Disks, examination: &Examination) -> Vec<String> 
         .flat_map(|node| node.problems.iter().map(|problem| format!("{}: {problem}", node.path)));
     let judged = storage.nodes.iter().flat_map(|node| rejections(node).into_iter());
     let groups = storage.problems.iter().map(ToString::to_string);
-    let missing = storage.groups.iter().flat_map(|group| {
-        let lost = group.pvs.iter().filter(|pv| pv.device.is_none());
-        lost.map(move |pv| format!("{}: physical volume {} is missing", group.name, pv.uuid))
-    });
     let notes = storage.groups.iter().flat_map(|group| {
         let volumes = group.lvs.iter();
         volumes.flat_map(move |lv| {
@@ -292,7 +290,7 @@ pub(crate) fn problems(disks: &Disks, examination: &Examination) -> Vec<String> 
         })
     });
     let guests = examination.guests.iter().flat_map(|guest| guest.problems.iter().cloned());
-    images.chain(nodes).chain(judged).chain(groups).chain(missing).chain(notes).chain(guests).collect()
+    images.chain(nodes).chain(judged).chain(groups).chain(notes).chain(guests).collect()
 }
 
 /// Who would not take the partition table of a disk, where some would.
