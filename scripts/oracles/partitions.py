@@ -283,7 +283,7 @@ def ovmf(disks, folder):
             # The firmware restores copies of a GPT: not in our files.
             machine += ["-drive", f"if=none,id=d{index},format=raw,snapshot=on,file={folder}/{index}.raw"]
             sizes = f"logical_block_size={disks[index][1].sector_size},physical_block_size=4096"
-            machine += ["-device", f"virtio-blk-pci,drive=d{index},addr={index - first + 3},{sizes}"]
+            machine += ["-device", f"virtio-blk-pci,drive=d{index},addr={index - first + 3:#x},{sizes}"]
         guest = subprocess.Popen(["qemu-system-x86_64", *machine])
         text = ""
         for _ in range(240):
