@@ -46,5 +46,14 @@ if [ "$target" = md ]; then
       done
   done
 fi
+if [ "$target" = partitions ]; then
+  # Small disks of both kinds; the target's first byte chooses the sector size.
+  truncate -s 256K "$work/gpt" "$work/mbr"
+  sgdisk -n1:64:+32K -n2:0:0 -t1:ef02 "$work/gpt" >/dev/null
+  printf '64,64,83\n128,300,5\n192,64,83\n300,64,8e\n' | sfdisk -q -X dos "$work/mbr"
+  for kind in gpt mbr; do
+    { printf '\0'; cat "$work/$kind"; } >"$corpus/$kind"
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

@@ -35,7 +35,7 @@ pub fn restore_primary(gpt: &Gpt) -> Result<Vec<Write>> {
         restored.partition_entry_lba = own.partition_entry_lba;
     }
     restored.alternate_lba = if gpt.backup.header.is_ok() { gpt.backup.lba } else { gpt.last_lba };
-    fit(gpt, &mut restored, array)?;
+    fit(gpt, &mut restored, array, false)?;
     let free = restored.partition_entry_lba >= 2
         && restored.partition_entry_lba.saturating_add(restored.array_sectors(gpt.sector_size))
             <= restored.first_usable_lba;
@@ -61,12 +61,12 @@ pub fn restore_backup(gpt: &Gpt) -> Result<Vec<Write>> {
     };
     let mut front = primary.clone();
     front.alternate_lba = gpt.last_lba;
-    fit(gpt, &mut front, array)?;
+    fit(gpt, &mut front, array, primary.alternate_lba != gpt.last_lba)?;
     let mut back = front.clone();
     (back.my_lba, back.alternate_lba) = (gpt.last_lba, 1);
     back.partition_entry_lba = gpt.last_lba.saturating_sub(front.array_sectors(gpt.sector_size));
     let is_placed = gpt.backup.lba == gpt.last_lba && gpt.backup.good().is_some();
-    if is_placed && &front == primary {
+    if is_placed && gpt.differences.is_empty() && &front == primary {
         return Ok(Vec::new());
     }
     let mut writes = copy(gpt, &back, array);
@@ -123,18 +123,27 @@ fn whole(gpt: &Gpt) -> Result<(&Header, &EntryArray)> {
     }
 }
 
-/// Fits the usable range to the disk's end: a copy for a disk of another size gets this one's.
-fn fit(gpt: &Gpt, header: &mut Header, array: &EntryArray) -> Result<()> {
+/// Fits the usable range to the disk's end: never beyond the backup's array, and with `moved` up to it.
+fn fit(gpt: &Gpt, header: &mut Header, array: &EntryArray, moved: bool) -> Result<()> {
     let sectors = header.array_sectors(gpt.sector_size);
     let limit = gpt.last_lba.saturating_sub(sectors).saturating_sub(1);
-    if header.alternate_lba == gpt.last_lba || header.last_usable_lba > limit {
+    if moved || header.last_usable_lba > limit {
         header.last_usable_lba = limit;
     }
+    let (first, last) = (header.first_usable_lba, header.last_usable_lba);
+    if first > last {
+        return Err(refuse(gpt, 1, "first_usable_lba", format!("at most {last}"), first.to_string()));
+    }
     for entry in &array.entries {
-        if entry.last_lba > header.last_usable_lba || entry.sectors() == 0 {
-            let found = format!("{} (entry {})", entry.last_lba, entry.number);
-            let expected = format!("at most {}, the end of the disk", header.last_usable_lba);
-            return Err(refuse(gpt, header.partition_entry_lba, "ending_lba", expected, found));
+        let found = |lba: u64| format!("{lba} (entry {})", entry.number);
+        let at = header.partition_entry_lba;
+        if entry.first_lba < first {
+            let expected = format!("at least {first}");
+            return Err(refuse(gpt, at, "starting_lba", expected, found(entry.first_lba)));
+        }
+        if entry.last_lba > last || entry.sectors() == 0 {
+            let expected = format!("at most {last}, the end of the disk");
+            return Err(refuse(gpt, at, "ending_lba", expected, found(entry.last_lba)));
         }
     }
     Ok(())

@@ -51,7 +51,7 @@ pub(super) fn probe(sector: Sector<'_>) -> Option<Hit> {
     let expected_copies = if compat & SPARSE_SUPER2 != 0 {
         [le(&sb, 0x24c, 4), le(&sb, 0x250, 4)].into_iter().filter(|group| *group != 0).count()
     } else if ro_compat & SPARSE_SUPER != 0 {
-        (1..groups.min(1 << 16)).filter(|group| is_sparse(*group)).count()
+        sparse_copies(groups)
     } else {
         usize::try_from(groups.saturating_sub(1)).unwrap_or(usize::MAX)
     };
@@ -68,13 +68,12 @@ pub(super) fn probe(sector: Sector<'_>) -> Option<Hit> {
     })
 }
 
-fn is_sparse(group: u64) -> bool {
-    let is_power = |base: u64| {
-        let mut power = base;
-        while power < group {
-            power = power.saturating_mul(base);
-        }
-        power == group
+/// How many of the groups above 0 are 1 or powers of 3, 5, 7.
+fn sparse_copies(groups: u64) -> usize {
+    let powers = |base: u64| {
+        std::iter::successors(Some(base), move |power| power.checked_mul(base))
+            .take_while(|power| *power < groups)
+            .count()
     };
-    group == 1 || [3, 5, 7].into_iter().any(is_power)
+    [3, 5, 7].into_iter().map(powers).sum::<usize>().saturating_add(usize::from(groups > 1))
 }
