@@ -31,6 +31,7 @@ MIB = 1 << 20
 # Where the difference is meant.
 EXPLAINED = {
     ("gpt entries of 256 bytes", "sgdisk"): "sgdisk knows entries of 128 bytes only",
+    ("gpt revision 2", "ovmf"): "EDK2 looks at the revision since 2026; Debian's OVMF of 2022 does not",
 }
 ACTIVE = "the active flag of a protective MBR is a fact for us, no problem: some BIOSes need it"
 FOLLOWS = "sfdisk follows damaged chains, loops and bad entries by its own rules; the kernel sees what we list"

@@ -14,6 +14,9 @@ use crate::sectors::{Sectors, last_lba};
 const MAX_LOGICAL: u32 = 1024;
 /// Pairs of an entry in range and one out of it that are compared.
 const MAX_PAIRS: usize = 1 << 22;
+/// Bytes that a link counts in: EDK2 gives every MBR partition this block size, whatever the disk's (`MBR_SIZE`), so
+/// that on 4096-byte sectors a chain ends behind its first record.
+const LINK_UNIT: u64 = 512;
 
 pub(super) fn judge(disk: &mut Sectors<'_>) -> Judgement {
     let sector_size = u64::from(disk.disk.sector_size());
@@ -183,12 +186,14 @@ fn mbr(disk: &mut Sectors<'_>, sector: &RawBootSector, sector_size: u64) -> Resu
 fn logical(disk: &mut Sectors<'_>, start: u64, sectors: u64, sector_size: u64, seen: &mut Vec<Seen>) {
     let bytes = |count: u64| count.saturating_mul(sector_size);
     let Some(first) = record(disk, bytes(start)) else { return };
-    if is_valid(&first, sectors.saturating_sub(1)).is_err() {
+    let last = bytes(sectors).checked_div(LINK_UNIT).unwrap_or(0).saturating_sub(1);
+    if is_valid(&first, last).is_err() {
         return;
     }
     let mut link = 0_u64;
     for _ in 0..MAX_LOGICAL {
-        let Some(record) = record(disk, bytes(start.saturating_add(link))) else { return };
+        let at = bytes(start).saturating_add(link.saturating_mul(LINK_UNIT));
+        let Some(record) = record(disk, at) else { return };
         let [entry, next, ..] = &record.entries;
         let is_link = |kind: u8| matches!(kind, 0x05 | 0x0f);
         if entry.sectors.get() == 0 {
