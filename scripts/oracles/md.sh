@@ -30,3 +30,48 @@ judge 'a reshape that was interrupted' "$kernel" an_interrupted_reshape_is_refus
 judge 'a write journal' "$kernel" a_journal_must_be_there_and_empty
 judge 'every superblock: identity, role, state, sizes, layout' "$(mdadm --version 2>&1 | head -1 | cut -d' ' -f1-3), blkid" mdadm_and_blkid_agree
 judge 'samples of util-linux, and a wrong checksum' 'blkid' samples_of_a_corpus
+
+# What we wrote, checked by the kernel: content, and whether copies and parity fit.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if ! ls /boot/vmlinuz-* >/dev/null 2>&1 || ! command -v qemu-system-x86_64 >/dev/null; then
+  echo "skipped: arrays that we wrote; no qemu-system-x86_64, or no kernel in /boot"
+  exit
+fi
+GUESTMEND_OUT=$work cargo test -q -p guestmend-volume --test volumes md::arrays_for_a_kernel_to_check -- --exact --ignored --nocapture |
+  sed -n 's/^@ //p' >"$work/list"
+cat >"$work/guest.sh" <<'G'
+export MDADM_NO_UDEV=1
+while read -r name slot count size; do
+  loops=""
+  k=0
+  while [ $k -lt $count ]; do
+    [ -e /dev/loop$k ] || mknod /dev/loop$k b 7 $k
+    dd if=/dev/vda of=/tmp/m$k bs=64k skip=$((slot * 64 + k * 8)) count=5 2>/dev/null
+    losetup /dev/loop$k /tmp/m$k
+    loops="$loops /dev/loop$k"
+    k=$((k + 1))
+  done
+  mdadm --assemble /dev/md0 $loops </dev/null >/tmp/log 2>&1 || cat /tmp/log
+  ours=$(dd if=/dev/vdb bs=4096 skip=$((slot * 256)) count=$((size / 4096)) 2>/dev/null | sha256sum)
+  theirs=$(dd if=/dev/md0 bs=4096 count=$((size / 4096)) 2>/dev/null | sha256sum)
+  echo check >/sys/block/md0/md/sync_action
+  tries=0
+  while [ $tries -lt 50 ] && [ "$(cat /sys/block/md0/md/sync_action)" != idle ]; do
+    sleep 0.2
+    tries=$((tries + 1))
+  done
+  [ "$ours" = "$theirs" ] && content=same || content=DIFFERS
+  echo "= $name $content $(cat /sys/block/md0/md/mismatch_cnt) $(cat /sys/block/md0/md/degraded)"
+  mdadm -q --stop /dev/md0 >/dev/null 2>&1
+  for loop in $loops; do losetup -d $loop; done
+done <<L
+LIST
+L
+G
+sed -i -e "/^LIST$/{r $work/list" -e 'd}' "$work/guest.sh"
+scripts/oracles/in-guest.py --disk "$work/members" --disk "$work/wholes" "$work/guest.sh" | tr -d '\000' >"$work/log"
+grep -a '^= ' "$work/log" | while read -r _ name content mismatches degraded; do
+  [ "$content $mismatches $degraded" = "same 0 0" ] && verdict=agrees || verdict=DIFFERS
+  printf '%-58s %-28s %-8s content %s, %s mismatches, %s missing\n' "$name, written by us" "$kernel" "$verdict" "$content" "$mismatches" "$degraded"
+done
