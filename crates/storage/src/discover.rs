@@ -112,8 +112,12 @@ impl Walk<'_> {
         device: &Device,
         problems: &mut Vec<Error>,
     ) -> Result<Content, Error> {
+        // The kernel looks for partitions on disks and arrays, never within a partition or a logical volume.
+        let may_have_partitions = matches!(kind, NodeKind::Disk(_) | NodeKind::Array { .. });
         // The order is blkid's: what owns a device before what may only be left over on it.
         match md::read_member(device) {
+            // A 0.90 superblock does not say where it belongs: at the end of a disk it may be its last partition's.
+            Ok(Some(found)) if may_have_partitions && is_of_a_partition(device, &found.value) => {}
             Ok(Some(found)) => {
                 problems.extend(found.problems);
                 let identity = found.value.identity();
@@ -139,8 +143,6 @@ impl Walk<'_> {
         if let Some(content) = self.physical_volume(id, device, problems) {
             return Ok(content);
         }
-        // The kernel looks for partitions on disks and arrays, never within a partition or a logical volume.
-        let may_have_partitions = matches!(kind, NodeKind::Disk(_) | NodeKind::Array { .. });
         let container = signature::container(device.as_ref())?;
         if may_have_partitions && let Some(table) = read_table(device.as_ref())? {
             problems.extend(table.problems);
@@ -362,4 +364,17 @@ impl Walk<'_> {
         }
         self.storage.groups.push(group);
     }
+}
+
+/// Whether the superblock that was found on a whole device lies in a partition, which then is the member.
+fn is_of_a_partition(device: &Device, member: &Member) -> bool {
+    let superblock = &member.superblock;
+    if !matches!(superblock.version, md::Version::V0_90 { .. }) {
+        return false;
+    }
+    let Ok(Some(table)) = read_table(device.as_ref()) else { return false };
+    table.value.partitions.iter().any(|partition| {
+        (partition.start..partition.start.saturating_add(partition.length)).contains(&superblock.offset)
+            && partition.type_name != Some("extended")
+    })
 }
