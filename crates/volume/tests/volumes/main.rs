@@ -5,4 +5,6 @@ mod lvm2;
 #[cfg(test)]
 mod lvm2_history;
 #[cfg(test)]
+mod lvm2_hostile;
+#[cfg(test)]
 mod support;
