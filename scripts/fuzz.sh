@@ -24,5 +24,27 @@ if [ "$target" = image ]; then
     number=$((number + 1))
   done
 fi
+if [ "$target" = md ]; then
+  # Superblocks of the test images' members, as the target wants them.
+  for toml in ../test-images/volume/md-*.toml; do
+    zstd -dqc --long=27 "${toml%.toml}.zst" >"$work/members"
+    sed -n 's/^\([^ ]*\) = { first = \([0-9]*\), members = \[\(.*\)\].*/\1 \2 \3/p' "$toml" |
+      while read -r name first sizes; do
+        number=$first
+        : >"$corpus/$name"
+        for size in ${sizes//,/}; do
+          place=7 at=4096
+          case $name in
+            *-090 | *-0.90) place=4 at=$((size / 65536 * 65536 - 65536)) ;;
+            *-10 | *-10-*) place=5 at=$((size - 8192)) ;;
+            *-11 | *-11-*) place=6 at=0 ;;
+          esac
+          printf "\\x0$place\\x0$((size / 65536 - 1))" >>"$corpus/$name"
+          dd if="$work/members" bs=512 skip=$((number * 1024 + at / 512)) count=8 status=none >>"$corpus/$name"
+          number=$((number + 1))
+        done
+      done
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

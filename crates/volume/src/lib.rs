@@ -10,6 +10,7 @@
 pub mod gpt;
 pub mod lvm2;
 pub mod mbr;
+pub mod md;
 pub mod raid;
 mod table;
 

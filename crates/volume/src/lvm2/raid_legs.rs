@@ -10,7 +10,7 @@ use blockdev::{Device, Slice};
 use super::group::{MapTarget, Segment};
 use super::map::{Mapper, Mapping};
 use super::raid_superblock::{IN_SYNC, Superblock};
-use crate::raid::{FarSpacing, Layout, Parity, Rotation, array};
+use crate::raid::{FarSpacing, Layout, Parity, Rotation, array, array_out_of_sync};
 
 /// What a segment type means.
 struct Shape {
@@ -103,7 +103,10 @@ pub(crate) fn open(
         }
         notes.push("the legs were never all in sync".into());
     }
-    array(shape.layout, chunk, size, members).map_err(|error| {
+    // Parity that was never in sync must not be asked.
+    let build =
+        if is_in_sync || !matches!(shape.layout, Layout::Parity(_)) { array } else { array_out_of_sync };
+    build(shape.layout, chunk, size, members).map_err(|error| {
         let reasons = notes.join("; ");
         if reasons.is_empty() { error.to_string() } else { format!("{error} ({reasons})") }
     })

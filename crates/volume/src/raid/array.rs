@@ -35,6 +35,32 @@ const MAX_SIZE: u64 = 1 << 62;
 /// # Errors
 /// [`Error::Corrupt`] when the numbers do not fit each other or too many members are missing.
 pub fn array(layout: Layout, chunk: u64, size: u64, members: Vec<Option<Device>>) -> Result<Device> {
+    build(layout, chunk, size, members, true)
+}
+
+/// As [`array()`], of members whose parity may not fit their data: an error of a member is an error of the array.
+///
+/// # Errors
+/// As [`array()`]; for layouts with parity, also when any member is missing.
+pub fn array_out_of_sync(
+    layout: Layout,
+    chunk: u64,
+    size: u64,
+    members: Vec<Option<Device>>,
+) -> Result<Device> {
+    if matches!(layout, Layout::Parity(_)) && members.iter().any(Option::is_none) {
+        return Err(too_few("all members, as parity is out of sync", &members));
+    }
+    build(layout, chunk, size, members, false)
+}
+
+fn build(
+    layout: Layout,
+    chunk: u64,
+    size: u64,
+    members: Vec<Option<Device>>,
+    is_in_sync: bool,
+) -> Result<Device> {
     if members.is_empty() || members.len() > MAX_MEMBERS {
         return Err(corrupt("members", format_args!("1 to {MAX_MEMBERS}"), members.len()));
     }
@@ -51,7 +77,9 @@ pub fn array(layout: Layout, chunk: u64, size: u64, members: Vec<Option<Device>>
     Ok(match layout {
         Layout::Striped => Arc::new(Striped::new(chunk, size, members)?),
         Layout::Mirrored => Arc::new(Mirrored::new(size, members)?),
-        Layout::Parity(parity) => Arc::new(ParityArray::new(parity, chunk, size, members)?),
+        Layout::Parity(parity) => {
+            Arc::new(ParityArray::new(parity, chunk, size, members)?.trusting_parity(is_in_sync))
+        }
         Layout::Raid10 { near, far, spacing } => {
             Arc::new(Raid10::new((near, far, spacing), chunk, size, members)?)
         }
@@ -130,6 +158,10 @@ mod tests {
             (refusal(double, 4096, 8192, &[4096, 0, 0, 0]), "no member for role 1, 2, 3"),
             (refusal(near, 4096, 8192, &[4096, 4096, 0, 0]), "no member for role 2, 3"),
             (refusal(near, 4096, 8192, &[4096]), "copies is 2"),
+            (
+                array_out_of_sync(left, 4096, 8192, members(&[4096, 0, 4096])).unwrap_err().to_string(),
+                "no member for role 1",
+            ),
         ] {
             assert!(text.contains(expected), "{text}: {expected}");
         }

@@ -14,5 +14,5 @@ mod placement;
 mod raid10;
 mod striped;
 
-pub use array::{MAX_MEMBERS, array};
+pub use array::{MAX_MEMBERS, array, array_out_of_sync};
 pub use layout::{FarSpacing, Layout, Parity, Rotation};

@@ -29,6 +29,8 @@ pub(super) struct ParityArray {
     /// Data chunks of a row.
     data: usize,
     members: Vec<Option<Device>>,
+    /// Whether what cannot be read may be made from the rest.
+    is_in_sync: bool,
     /// A write changes data and parity one after the other; nothing is reconstructed in between.
     change: RwLock<()>,
 }
@@ -48,7 +50,12 @@ impl ParityArray {
         // A short last row needs its parity too.
         check_sizes(&members, size.div_ceil(width(chunk, data)).saturating_mul(chunk))?;
         let sector_size = sector_size(&members);
-        Ok(Self { parity, chunk, size, sector_size, data, members, change: RwLock::new(()) })
+        let change = RwLock::new(());
+        Ok(Self { parity, chunk, size, sector_size, data, members, is_in_sync: true, change })
+    }
+
+    pub(super) fn trusting_parity(self, is_in_sync: bool) -> Self {
+        Self { is_in_sync, ..self }
     }
 
     /// The row of chunk `number`, the member that holds the chunk, and the byte at which the row starts on all
@@ -74,7 +81,7 @@ impl ParityArray {
 
     /// The bytes of data member `wanted` from byte `at` of the members on, by its own copy or the others.
     fn read_data(&self, row: &Row, wanted: u64, buf: &mut [u8], at: u64) -> io::Result<()> {
-        read_any(buf, at, 2, &|way, piece, at| match way {
+        read_any(buf, at, if self.is_in_sync { 2 } else { 1 }, &|way, piece, at| match way {
             0 => self.read_member(wanted, piece, at),
             _ => self.reconstruct(row, wanted, piece, at),
         })
@@ -280,7 +287,7 @@ mod tests {
                 };
                 let mut expected: Vec<u8> = (0..size).map(|n| (n * 31 % 253) as u8).collect();
                 open(&[]).write_all_at(&expected, 0).unwrap();
-                for first in 0..count {
+                for (first, device) in members.iter().enumerate() {
                     let offset = 700 * first;
                     let degraded = open(&[first]);
                     degraded.write_all_at(&[first as u8; 2500], offset as u64).unwrap();
@@ -291,10 +298,7 @@ mod tests {
                     let mut member = vec![0; 1024];
                     for number in 0..13 {
                         rebuild(&rest, number, first as u64, &mut member);
-                        blockdev::writable(&members[first])
-                            .unwrap()
-                            .write_all_at(&member, number * 1024)
-                            .unwrap();
+                        blockdev::writable(device).unwrap().write_all_at(&member, number * 1024).unwrap();
                     }
                     assert!(whole(&open(&[])) == expected, "{parity:?}, {count} members with {first} again");
                     for second in (0..count).filter(|_| redundant == 2) {
@@ -343,6 +347,17 @@ mod tests {
         }
         assert!(array(&[1], &[1]).read_exact_at(&mut [0; 4096], 0).is_err());
         assert!(array(&[1], &[1]).writable().is_none());
+    }
+
+    #[test]
+    fn parity_out_of_sync_makes_nothing() {
+        let member = |sectors: &[u64]| -> Option<Device> {
+            Some(Arc::new(Broken { inner: MemoryDevice::new(vec![0; 8192]), sectors: sectors.to_vec() }))
+        };
+        let members = vec![member(&[1]), member(&[]), member(&[])];
+        let array = ParityArray::new(Parity::Last, 4096, 16384, members).unwrap().trusting_parity(false);
+        array.read_exact_at(&mut [0; 512], 0).unwrap();
+        assert!(array.read_exact_at(&mut [0; 512], 512).is_err());
     }
 
     #[test]

@@ -7,4 +7,6 @@ mod lvm2_history;
 #[cfg(test)]
 mod lvm2_hostile;
 #[cfg(test)]
+mod md;
+#[cfg(test)]
 mod support;
