@@ -73,6 +73,12 @@ pub(crate) fn open(
     let chunk = if shape.layout == Layout::Mirrored { 0 } else { chunk_sectors.saturating_mul(512) };
     let mut legs = read_legs(mapper, segment, weight)?;
     let count = legs.len();
+    if let Some(found) = legs.iter().filter_map(superblock).find(|found| found.unknown_features != 0) {
+        return Err(format!(
+            "incompat_features {:#x} of a dm-raid superblock are not supported",
+            found.unknown_features
+        ));
+    }
     let newest = legs.iter().filter_map(superblock).max_by_key(|found| found.events).cloned();
     if let Some(newest) = &newest {
         check_shape(newest, &shape, count, chunk_sectors)?;
