@@ -20,7 +20,8 @@ cat >"$work/script" <<'G'
 vgchange -q -ay --activationmode degraded 2>/dev/null >/dev/null
 lvs -a --noheadings --separator '|' --units b --nosuffix -o vg_name,lv_name,lv_uuid,segtype,seg_start_pe,seg_size_pe,lv_role,devices 2>/dev/null | sed 's/^ */LIST|/'
 pvs --noheadings --separator '|' -o pv_name,pv_uuid 2>/dev/null | sed 's/^ */PV|/'
-for device in /dev/[a-z]g/*; do [ -b "$device" ] && echo "SUM|${device#/dev/}|$(sha256sum <"$device" | cut -c1-64)"; done
+for device in /dev/[a-z]g/*; do [ -b "$device" ] && sum=$(sha256sum <"$device" 2>/dev/null) && echo "SUM|${device#/dev/}|${sum%% *}"; done
+true
 G
 for case in "${@:-raid stale thin cache-through cache-back cache-vol snapshot raid-without-1 raid-without-3 stale-without-1}"; do
   for case in $case; do
@@ -40,7 +41,9 @@ for case in "${@:-raid stale thin cache-through cache-back cache-vol snapshot ra
     python3 "$here/in-guest.py" --timeout 500 "${arguments[@]}" "$work/script" >"$work/said" || { verdict "$case" guest 1; continue; }
     "$list" "${disks[@]}" | grep -v '|snapshot[0-9]*|' >"$work/ours"
     python3 - "$work/said" "$work/ours" >"$work/difference" <<'P'
-import re, sys
+import re
+import sys
+
 said = [line.rstrip("\n").split("|") for line in open(sys.argv[1])]
 pvs = {f[1]: f[2] for f in said if f[0] == "PV"}
 theirs = set()
@@ -62,7 +65,6 @@ unknown = {f[:7] for f in theirs if "unknown" in f[7] or "missing" in f[7]}
 b = {comparable(f[:7] + ("unknown",) if f[:7] in unknown else f) for f in ours}
 for f in sorted(a - b): print("lvs :", f)
 for f in sorted(b - a): print("ours:", f)
-print(len(a), "segments", file=sys.stderr)
 sys.exit(a != b or not a)
 P
     verdict "$case" "lvs -a: uuid, type, extents, devices" $? "$(wc -l <"$work/ours") segments"

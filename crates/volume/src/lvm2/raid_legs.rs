@@ -10,6 +10,7 @@ use blockdev::{Device, Slice};
 use super::group::{MapTarget, Segment};
 use super::map::{Mapper, Mapping};
 use super::raid_superblock::{IN_SYNC, Superblock};
+use super::read_only::ReadOnly;
 use crate::raid::{FarSpacing, Layout, Parity, Rotation, array, array_out_of_sync};
 
 /// What a segment type means.
@@ -112,10 +113,13 @@ pub(crate) fn open(
     // Parity that was never in sync must not be asked.
     let build =
         if is_in_sync || !matches!(shape.layout, Layout::Parity(_)) { array } else { array_out_of_sync };
-    build(shape.layout, chunk, size, members).map_err(|error| {
+    let is_whole = is_in_sync && members.iter().all(Option::is_some);
+    let device = build(shape.layout, chunk, size, members).map_err(|error| {
         let reasons = notes.join("; ");
         if reasons.is_empty() { error.to_string() } else { format!("{error} ({reasons})") }
-    })
+    })?;
+    // A leg that comes back would not know, by its superblock, that it missed a write of ours.
+    Ok(if is_whole { device } else { Arc::new(ReadOnly::new(device)) })
 }
 
 fn out_of_sync(leg: usize, notes: &[String]) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, Device, Slice};
+use blockdev::{BlockDevice, Counter, Device, Slice};
 use volume::lvm2::{self, CopyVerdict, LogicalVolume, PhysicalVolume, VolumeGroup};
 
 use crate::support::{assert_pattern, image, pattern};
@@ -266,8 +266,8 @@ fn after(disks: &[Device], hidden: &str, at: u64, bytes: &[u8], name: &str) -> R
     said
 }
 
-fn assert_says(said: Result<Vec<String>, String>, is_read: bool, words: &str) {
-    let text = match &said {
+fn assert_says(said: &Result<Vec<String>, String>, is_read: bool, words: &str) {
+    let text = match said {
         Ok(notes) => notes.join("; "),
         Err(reason) => reason.clone(),
     };
@@ -280,36 +280,36 @@ fn what_raid_superblocks_say_is_obeyed() {
     let five = |hidden: &str, at, bytes: &[u8]| after(&disks, hidden, at, bytes, "raid5_ls");
     let sync = [0xff; 8];
     // events of the newest one, so that its list of failed legs counts.
-    assert_says(five("raid5_ls_rmeta_1", 0x10, &[0xff, 0xff, 0, 0, 0, 0, 0, 0]), false, "is old");
-    assert_says(five("raid5_ls_rmeta_1", 0, &[0; 4]), true, "leg 1 is not read: raid5_ls_rimage_1 is new");
+    assert_says(&five("raid5_ls_rmeta_1", 0x10, &[0xff, 0xff, 0, 0, 0, 0, 0, 0]), false, "is old");
+    assert_says(&five("raid5_ls_rmeta_1", 0, &[0; 4]), true, "leg 1 is not read: raid5_ls_rimage_1 is new");
     assert_says(
-        five("raid5_ls_rmeta_1", 0, b"DmRx"),
+        &five("raid5_ls_rmeta_1", 0, b"DmRx"),
         true,
         "leg 1 is not read: raid5_ls_rmeta_1: dm-raid superblock at byte 0: magic",
     );
-    assert_says(five("raid5_ls_rmeta_2", 0x0c, &[1]), true, "calls itself leg 1");
+    assert_says(&five("raid5_ls_rmeta_2", 0x0c, &[1]), true, "calls itself leg 1");
     assert_says(
-        five("raid5_ls_rmeta_2", 0x20, &[8, 0, 0, 0, 0, 0, 0, 0]),
+        &five("raid5_ls_rmeta_2", 0x20, &[8, 0, 0, 0, 0, 0, 0, 0]),
         true,
         "rebuilt up to sector 8 only",
     );
     for leg in 0..4 {
         let rmeta = format!("raid5_ls_rmeta_{leg}");
-        assert_says(five(&rmeta, 0x20, &sync), true, "");
+        assert_says(&five(&rmeta, 0x20, &sync), true, "");
         // Only the newest superblock is asked; of equals, any.
         let said = five(&rmeta, 0x28, &[0; 8]).unwrap();
         assert!(said.is_empty() || said == ["the legs were never all in sync"], "{said:?}");
     }
     // The last of equals is the one that is asked.
-    assert_says(five("raid5_ls_rmeta_3", 0x18, &[1]), true, "leg 0 is not read: raid5_ls_rimage_0 failed");
-    assert_says(five("raid5_ls_rmeta_3", 0x18, &[3]), false, "no member for role 0, 1");
-    assert_says(five("raid5_ls_rmeta_3", 0x28, &[0; 8]), true, "never all in sync");
-    assert_says(five("raid5_ls_rmeta_3", 0x3c, &[1]), false, "a reshape is under way");
-    assert_says(five("raid5_ls_rmeta_3", 0x54, &[1]), false, "a reshape is under way");
-    assert_says(five("raid5_ls_rmeta_3", 0x08, &[5]), false, "know 5 legs");
-    assert_says(five("raid5_ls_rmeta_3", 0x90, &[1]), false, "incompat_features 0x1");
+    assert_says(&five("raid5_ls_rmeta_3", 0x18, &[1]), true, "leg 0 is not read: raid5_ls_rimage_0 failed");
+    assert_says(&five("raid5_ls_rmeta_3", 0x18, &[3]), false, "no member for role 0, 1");
+    assert_says(&five("raid5_ls_rmeta_3", 0x28, &[0; 8]), true, "never all in sync");
+    assert_says(&five("raid5_ls_rmeta_3", 0x3c, &[1]), false, "a reshape is under way");
+    assert_says(&five("raid5_ls_rmeta_3", 0x54, &[1]), false, "a reshape is under way");
+    assert_says(&five("raid5_ls_rmeta_3", 0x08, &[5]), false, "know 5 legs");
+    assert_says(&five("raid5_ls_rmeta_3", 0x90, &[1]), false, "incompat_features 0x1");
     assert_says(
-        five(
+        &five(
             "raid5_ls_rmeta_3",
             0x30,
             &[6, 0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6],
@@ -317,20 +317,26 @@ fn what_raid_superblocks_say_is_obeyed() {
         false,
         "takeover from RAID level 6 to 5",
     );
-    assert_says(five("raid5_ls_rmeta_3", 0x34, &[3]), false, "a reshape is under way");
+    assert_says(&five("raid5_ls_rmeta_3", 0x34, &[3]), false, "a reshape is under way");
     let layout = [3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 3];
-    assert_says(five("raid5_ls_rmeta_3", 0x34, &layout), false, "have layout 3");
+    assert_says(&five("raid5_ls_rmeta_3", 0x34, &layout), false, "have layout 3");
     let chunk = [16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0, 16];
-    assert_says(five("raid5_ls_rmeta_3", 0x38, &chunk), false, "chunks of 16 sectors");
+    assert_says(&five("raid5_ls_rmeta_3", 0x38, &chunk), false, "chunks of 16 sectors");
     // Not in sync and a leg gone: parity must not be asked, and a mirror's first leg must be there.
     let (without_first, without_last) = (&disks[1..], &disks[..4]);
     let one = after(without_first, "raid1_rmeta_2", 0x28, &[0; 8], "raid1");
-    assert_says(one, false, "leg 0 is needed");
-    assert_says(after(&disks, "raid1_rmeta_2", 0x28, &[0; 8], "raid1"), true, "never all in sync");
+    assert_says(&one, false, "leg 0 is needed");
+    assert_says(&after(&disks, "raid1_rmeta_2", 0x28, &[0; 8], "raid1"), true, "never all in sync");
     let six = after(without_last, "raid6_nr_rmeta_3", 0x28, &[0; 8], "raid6_nr");
     assert!(six.is_err(), "{six:?}");
-    let (group, _) = group(&disks);
-    assert_eq!(lv(&group, "raid5_ls").notes, [""; 0]);
+    let (whole, _) = group(&disks);
+    assert_eq!(lv(&whole, "raid5_ls").notes, [""; 0]);
+    // What a leg that is not there would not get to know must not be written.
+    assert!(device(&whole, "raid5_ls").writable().is_some() && device(&whole, "raid1").writable().is_some());
+    let (degraded, _) = group(without_first);
+    for name in ["raid5_ls", "raid1", "raid10"] {
+        assert!(device(&degraded, name).writable().is_none(), "{name}");
+    }
 }
 
 #[test]
@@ -342,19 +348,19 @@ fn a_mirror_log_decides_on_the_second_leg() {
     let present: Vec<Device> = (0..5).filter(|n| *n != lost).map(|n| disks[n].clone()).collect();
     let log = "mirror_log_mlog";
     let mirror = |at, bytes: &[u8]| after(&present, log, at, bytes, "mirror_log");
-    assert_says(mirror(2048, &[0]), true, "read from mirror_log_mimage_1");
-    assert_says(mirror(1024, &[0]), false, "calls region 0 not in sync");
-    assert_says(mirror(0, b"X"), false, "no valid header");
-    assert_says(mirror(8, &[9]), false, "one of 9 regions");
-    assert_says(after(&disks, log, 1024, &[0], "mirror_log"), true, "");
+    assert_says(&mirror(2048, &[0]), true, "read from mirror_log_mimage_1");
+    assert_says(&mirror(1024, &[0]), false, "calls region 0 not in sync");
+    assert_says(&mirror(0, b"X"), false, "no valid header");
+    assert_says(&mirror(8, &[9]), false, "one of 9 regions");
+    assert_says(&after(&disks, log, 1024, &[0], "mirror_log"), true, "");
 }
 
 #[test]
 fn damaged_pools_caches_and_stores_are_named() {
     let thin = disks("lvm-thin", 2);
     let one = |at, bytes: &[u8]| after(&thin, "pool_tmeta", at, bytes, "one");
-    assert_says(one(100, &[1]), false, "thin pool superblock at byte 0: checksum");
-    assert_says(one(0x20, &[1]), false, "thin pool superblock at byte 0: magic");
+    assert_says(&one(100, &[1]), false, "thin pool superblock at byte 0: checksum");
+    assert_says(&one(0x20, &[1]), false, "thin pool superblock at byte 0: magic");
     // With the checksum set right: flags, transaction, version.
     let (whole, _) = group(&thin);
     let mut good = vec![0; 4096];
@@ -366,24 +372,24 @@ fn damaged_pools_caches_and_stores_are_named() {
         block[..4].copy_from_slice(&sum.to_le_bytes());
         one(0, &block)
     };
-    assert_says(sealed(0x04, 1), true, "wants thin_check");
-    assert_says(sealed(0x30, 99), true, "at transaction 99, the metadata text at 12");
-    assert_says(sealed(0x28, 3), false, "version 3");
-    assert_says(sealed(0x151, 1), false, "blocks of 196608 bytes");
-    assert_says(sealed(0x168, 1), false, "incompat_flags");
-    assert_says(sealed(0x140, 255), false, "persistent-data");
+    assert_says(&sealed(0x04, 1), true, "wants thin_check");
+    assert_says(&sealed(0x30, 99), true, "at transaction 99, the metadata text at 12");
+    assert_says(&sealed(0x28, 3), false, "version 3");
+    assert_says(&sealed(0x151, 1), false, "blocks of 196608 bytes");
+    assert_says(&sealed(0x168, 1), false, "incompat_flags");
+    assert_says(&sealed(0x140, 255), false, "persistent-data");
 
     let cache = disks("lvm-cache-back", 2);
     let said = after(&cache, "fast_cpool_cmeta", 100, &[1], "data");
     assert_says(
-        said,
+        &said,
         false,
         "the cache may hold newer blocks (writeback): cache superblock at byte 0: checksum",
     );
-    assert_says(after(&cache, "fast_cpool_cmeta", 0, &[0; 4096], "data"), true, "never used");
+    assert_says(&after(&cache, "fast_cpool_cmeta", 0, &[0; 4096], "data"), true, "never used");
     let cache = disks("lvm-cache-through", 2);
     let said = after(&cache, "fast_cpool_cmeta", 100, &[1], "data");
-    assert_says(said, true, "read from the origin only: cache superblock at byte 0: checksum");
+    assert_says(&said, true, "read from the origin only: cache superblock at byte 0: checksum");
 
     // The store of a snapshot is not a volume of its own here: at extent 32 of 64 KiB, from sector 384 on.
     let disk = disks("lvm-snapshot", 1);
@@ -400,6 +406,45 @@ fn damaged_pools_caches_and_stores_are_named() {
         let reason = lv(&group, "early").device.as_ref().unwrap_err();
         assert!(reason.contains(words), "{reason}");
         assert!(lv(&group, "late").device.is_ok() && lv(&group, "data").device.is_ok());
+    }
+}
+
+#[test]
+fn what_is_merged_is_named() {
+    let disks = disks("lvm-snapshot", 1);
+    let mut pv = read(&disks).remove(0);
+    let committed = pv.areas[0].committed.as_mut().unwrap();
+    let text = String::from_utf8(committed.text.clone().unwrap()).unwrap();
+    let merging = text.replacen("cow_store = \"early\"", "merging_store = \"early\"", 1);
+    committed.text = Ok(merging.into_bytes());
+    let group = lvm2::assemble(&[pv]).value.remove(0).value;
+    let reason = |name: &str| lv(&group, name).device.as_ref().unwrap_err();
+    assert_eq!(reason("data"), "snapshot early is being merged into it");
+    assert_eq!(reason("early"), "a snapshot that is being merged into data");
+
+    let disks = self::disks("lvm-thin", 2);
+    let mut pvs = read(&disks);
+    for pv in &mut pvs {
+        let committed = pv.areas[0].committed.as_mut().unwrap();
+        let text = String::from_utf8(committed.text.clone().unwrap()).unwrap();
+        committed.text =
+            Ok(text.replacen("device_id = 1\n", "device_id = 1\nmerge = \"snap\"\n", 1).into_bytes());
+    }
+    let group = lvm2::assemble(&pvs).value.remove(0).value;
+    let reason = lv(&group, "one").device.as_ref().unwrap_err();
+    assert_eq!(reason, "thin snapshot snap is to be merged into it");
+    assert!(lv(&group, "snap").device.is_ok());
+}
+
+#[test]
+fn opening_reads_little() {
+    for (name, count) in [("lvm-raid", 5), ("lvm-thin", 2), ("lvm-cache-back", 2), ("lvm-snapshot", 1)] {
+        let counted: Vec<Arc<Counter>> =
+            disks(name, count).into_iter().map(|disk| Arc::new(Counter::new(disk))).collect();
+        let disks: Vec<Device> = counted.iter().cloned().map(|disk| -> Device { disk }).collect();
+        group(&disks);
+        let bytes: u64 = counted.iter().map(|disk| disk.bytes()).sum();
+        assert!(bytes < 1 << 20, "{name}: {bytes}");
     }
 }
 
