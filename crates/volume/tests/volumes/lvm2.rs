@@ -135,6 +135,24 @@ fn a_leg_that_missed_writes_is_not_read() {
     assert!(lv(&two, "five").device.is_err());
 }
 
+#[test]
+fn reshaped_and_taken_over_arrays_have_their_new_shape() {
+    let disks = disks("lvm-reshape", 4);
+    let (whole, _) = group(&disks);
+    // It was 8 extents of 32 KiB over two data legs; a third leg made it 12.
+    let wider = lv(&whole, "wider");
+    assert_eq!((wider.size, device(&whole, "wider").size()), (12 << 15, 12 << 15));
+    assert_eq!(wider.segments[0].flags, ["RESHAPE", "RESHAPE_DATA_OFFSET"]);
+    assert_pattern(device(&whole, "wider"), 1, 0..512);
+    assert_pattern(device(&whole, "taken"), 2, 0..384);
+    for missing in 0..4 {
+        let present: Vec<Device> = (0..4).filter(|n| *n != missing).map(|n| disks[n].clone()).collect();
+        let (degraded, _) = group(&present);
+        assert_pattern(device(&degraded, "wider"), 1, 0..512);
+        assert_pattern(device(&degraded, "taken"), 2, 0..384);
+    }
+}
+
 /// Checks sectors in pieces: (seed or 255 for zeros, first, end).
 fn assert_pieces(device: &dyn BlockDevice, pieces: &[(u8, u64, u64)]) {
     let mut next = 0;
