@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, Concat, Device, MemoryDevice, Part};
+use blockdev::{Concat, Device, MemoryDevice, Part};
 use libfuzzer_sys::fuzz_target;
 use ondisk::{crc32c_raw, lvm_crc};
 use volume::lvm2::{self, MetadataArea, MetadataText, PhysicalVolume, Place};
