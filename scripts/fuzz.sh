@@ -55,5 +55,21 @@ if [ "$target" = partitions ]; then
     { printf '\0'; cat "$work/$kind"; } >"$corpus/$kind"
   done
 fi
+if [ "$target" = lvm2 ]; then
+  # Texts with what their first extents hold, and whole physical volumes.
+  for name in raid stale thin cache-back cache-vol snapshot history; do
+    zstd -qdc "../test-images/volume/lvm-$name.zst" >"$work/image"
+    { printf '\x03'; head -c 300000 "$work/image"; } >"$corpus/$name-whole"
+    python3 - "$work/image" "$corpus/$name-text" <<'P'
+import struct, sys
+image = open(sys.argv[1], "rb").read()
+offset, size = struct.unpack_from("<QQ", image, 4096 + 40)
+start = 4096 + offset
+text = image[start : start + size]
+middle = len(image) // 2
+open(sys.argv[2], "wb").write(b"\x02" + text + image[middle + 384 * 512 :][:400000])
+P
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

@@ -179,7 +179,27 @@ G
   pack snapshot 1
 }
 
-for name in "${@:-raid stale thin cache snapshot}"; do
+make_reshape() {
+  disks 4 4
+  guest <<'G'
+pvcreate -q --metadatasize 256k --dataalignment 64k /dev/vd[a-d]; vgcreate -q -s 32k hg /dev/vd[a-d]
+lvcreate -q -y -Zn -Wn -l 8 -n wider --type raid5_ls -i 2 -I 4k hg
+lvcreate -q -y -Zn -Wn -l 6 -n taken --type raid1 -m 1 hg
+in_sync hg/wider; in_sync hg/taken; fill hg/wider 1; fill hg/taken 2
+lvconvert -q -y --stripes 3 hg/wider || true
+lvconvert -q -y --type raid5_n hg/taken || true
+for n in 1 2 3 4 5 6 7 8; do dmsetup status hg-wider | grep -q "idle" && break; sleep 1; done
+sleep 1; sync
+sha256sum /dev/hg/wider /dev/hg/taken
+put /dev/hg/wider 1 512 0
+dmsetup status; dmsetup table | grep raid
+lvs -a -o name,segtype,size,reshape_len,data_offset,devices hg
+vgchange -q -an hg
+G
+  pack reshape 4
+}
+
+for name in "${@:-raid stale thin cache snapshot reshape}"; do
   for part in $name; do
     rm -f "$work"/pv*
     "make_$part"

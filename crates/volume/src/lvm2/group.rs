@@ -176,6 +176,28 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Extents that a user of the volume sees. Of those counted, a RAID segment that was reshaped keeps some on
+    /// each leg as room for the next reshape (`reshape_count`).
+    pub fn usable(&self) -> u64 {
+        let reserve = self.section.number("reshape_count").unwrap_or(0);
+        if reserve == 0 || !self.kind.starts_with("raid") {
+            return self.count;
+        }
+        let legs = self.targets.iter().filter(|target| !target.name.contains("_rmeta_")).count();
+        let legs = u64::try_from(legs).unwrap_or(u64::MAX);
+        let stripes = match self.kind.as_bytes().get(4) {
+            Some(b'1') if self.kind == "raid1" => 1,
+            Some(b'1') => {
+                let copies = self.section.number("data_copies").unwrap_or(2).max(1);
+                legs.checked_div(copies).unwrap_or(0)
+            }
+            Some(b'4' | b'5') => legs.saturating_sub(1),
+            Some(b'6') => legs.saturating_sub(2),
+            _ => legs,
+        };
+        self.count.saturating_sub(reserve.saturating_mul(stripes))
+    }
+
     /// The type as `lvs -o segtype` prints it: `striped` over one stripe is `linear`.
     pub fn type_name(&self) -> &str {
         if self.kind == "striped" && self.targets.len() == 1 { "linear" } else { &self.kind }
@@ -463,7 +485,7 @@ fn pv_ref(name: &str, pv: &Section, found: &[&PhysicalVolume]) -> PvRef {
 
 fn logical_volume(name: &str, lv: &Section, extent_size: u64, mapper: &map::Mapper<'_>) -> LogicalVolume {
     let segments = mapper.segments_of(name).to_vec();
-    let extents = segments.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.count));
+    let extents = segments.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.usable()));
     let mut kinds: Vec<String> = segments.iter().map(|segment| segment.type_name().to_owned()).collect();
     kinds.dedup();
     let mut status = lv.strings("status");

@@ -207,7 +207,7 @@ impl<'a> Mapper<'a> {
         if let Some(flag) = segment.flags.iter().find(|flag| !is_harmless(flag)) {
             return Err(format!("segment type {}+{flag} is not supported", segment.kind));
         }
-        let size = self.bytes(segment.count)?;
+        let size = self.bytes(segment.usable())?;
         let device = match segment.kind.as_str() {
             "linear" | "striped" => match segment.targets.as_slice() {
                 [target] => return self.target(target, size, weight),

@@ -10,7 +10,8 @@ use blockdev::{Device, Slice};
 use super::group::{MapTarget, Segment};
 use super::map::{Mapper, Mapping};
 use super::raid_superblock::{IN_SYNC, Superblock};
-use crate::raid::{FarSpacing, Layout, Parity, Rotation, array};
+use super::read_only::ReadOnly;
+use crate::raid::{FarSpacing, Layout, Parity, Rotation, array, array_out_of_sync};
 
 /// What a segment type means.
 struct Shape {
@@ -73,6 +74,12 @@ pub(crate) fn open(
     let chunk = if shape.layout == Layout::Mirrored { 0 } else { chunk_sectors.saturating_mul(512) };
     let mut legs = read_legs(mapper, segment, weight)?;
     let count = legs.len();
+    if let Some(found) = legs.iter().filter_map(superblock).find(|found| found.unknown_features != 0) {
+        return Err(format!(
+            "incompat_features {:#x} of a dm-raid superblock are not supported",
+            found.unknown_features
+        ));
+    }
     let newest = legs.iter().filter_map(superblock).max_by_key(|found| found.events).cloned();
     if let Some(newest) = &newest {
         check_shape(newest, &shape, count, chunk_sectors)?;
@@ -103,10 +110,16 @@ pub(crate) fn open(
         }
         notes.push("the legs were never all in sync".into());
     }
-    array(shape.layout, chunk, size, members).map_err(|error| {
+    // Parity that was never in sync must not be asked.
+    let build =
+        if is_in_sync || !matches!(shape.layout, Layout::Parity(_)) { array } else { array_out_of_sync };
+    let is_whole = is_in_sync && members.iter().all(Option::is_some);
+    let device = build(shape.layout, chunk, size, members).map_err(|error| {
         let reasons = notes.join("; ");
         if reasons.is_empty() { error.to_string() } else { format!("{error} ({reasons})") }
-    })
+    })?;
+    // A leg that comes back would not know, by its superblock, that it missed a write of ours.
+    Ok(if is_whole { device } else { Arc::new(ReadOnly::new(device)) })
 }
 
 fn out_of_sync(leg: usize, notes: &[String]) -> String {

@@ -3,7 +3,7 @@
 //! Kernel `drivers/md/dm-raid.c`, `struct dm_raid_superblock`; little-endian. It has no checksum.
 
 use blockdev::BlockDevice;
-use ondisk::{Corrupt, Error, Result, le, read_value};
+use ondisk::{Corrupt, Result, le, read_value};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// An offset that says "all of it".
@@ -78,6 +78,8 @@ pub(crate) struct Superblock {
     pub(crate) level: u32,
     pub(crate) layout: u32,
     pub(crate) chunk_sectors: u32,
+    /// Features without which nothing may be read; none are known.
+    pub(crate) unknown_features: u32,
     pub(crate) is_reshaping: bool,
     /// Bytes.
     pub(crate) data_offset: u64,
@@ -96,9 +98,6 @@ impl Superblock {
             return Err(Corrupt::new(NAME, 0, "magic", "\"DmRd\"", found).into());
         }
         let is_extended = raw.compat_features.get() & SUPPORTS_RESHAPE != 0;
-        if is_extended && raw.incompat_features.get() != 0 {
-            return Err(Error::unsupported(NAME, format!("incompat_features {:#x}", raw.incompat_features)));
-        }
         let [second, third, fourth] = raw.extended_failed_devices;
         let extended = |bits: le::U64| if is_extended { bits.get() } else { 0 };
         // Takeover or reshape: the new shape differs from the present one.
@@ -116,6 +115,7 @@ impl Superblock {
             level: raw.level.get(),
             layout: raw.layout.get(),
             chunk_sectors: raw.stripe_sectors.get(),
+            unknown_features: if is_extended { raw.incompat_features.get() } else { 0 },
             is_reshaping: is_extended && (raw.flags.get() & 1 != 0 || changes),
             data_offset: if is_extended { raw.data_offset.get().saturating_mul(512) } else { 0 },
         }))

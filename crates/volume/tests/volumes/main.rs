@@ -5,6 +5,8 @@ mod lvm2;
 #[cfg(test)]
 mod lvm2_history;
 #[cfg(test)]
+mod lvm2_hostile;
+#[cfg(test)]
 mod md;
 #[cfg(test)]
 mod partitions;
