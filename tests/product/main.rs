@@ -6,4 +6,5 @@ mod hostile;
 mod mend;
 mod rules;
 mod screens;
+mod stack;
 mod support;

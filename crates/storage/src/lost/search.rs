@@ -37,13 +37,19 @@ pub fn search(disk: &dyn BlockDevice, progress: &mut dyn FnMut(Progress)) -> Par
     let mut problems = Vec::new();
     let mut buffer = vec![0; usize::try_from(STEP.min(total)).unwrap_or(0)];
     let mut offset = 0_u64;
+    // Finding where a run ends may cost as much as reading it, so each run is asked for once.
+    let mut run = (0_u64, true);
     while offset < total {
-        let rest = total.saturating_sub(offset);
-        let (length, is_data) = match disk.extent_at(offset) {
-            Ok(extent) => (extent.length.clamp(1, rest), extent.kind == ExtentKind::Data),
-            Err(_) => (rest, true),
-        };
-        let end = offset.saturating_add(length);
+        if offset >= run.0 {
+            let rest = total.saturating_sub(offset);
+            run = match disk.extent_at(offset) {
+                Ok(extent) => {
+                    (offset.saturating_add(extent.length.clamp(1, rest)), extent.kind == ExtentKind::Data)
+                }
+                Err(_) => (total, true),
+            };
+        }
+        let (end, is_data) = run;
         if !is_data {
             offset = end;
             progress(Progress { done: offset, total });

@@ -6,6 +6,15 @@ use ondisk::read_bytes;
 
 use super::{Probe, Signature, Usage};
 
+/// LUKS whose header cannot be read whole; what can be is in [`luks::read`].
+pub(super) fn luks(probe: &Probe<'_>) -> Option<Signature> {
+    let header = probe.at(0, 512).filter(|header| header.has(0, b"LUKS\xba\xbe"))?;
+    let version = header.u16_be(6);
+    let label = (version == 2).then(|| header.text(24, 48)).flatten();
+    let found = Signature::new("crypto_LUKS", Usage::Crypto).version(version);
+    Some(found.uuid(header.string(168, 40)).label(label))
+}
+
 /// BitLocker: a boot sector with its own OEM name, or, on removable disks, a FAT one with a GUID.
 pub(super) fn bitlocker(probe: &Probe<'_>) -> Option<Signature> {
     const GUID: [u8; 16] =

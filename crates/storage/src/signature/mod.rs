@@ -95,6 +95,7 @@ static CONTAINERS: &[Recogniser] = &[
     linux::bcache,
     linux::drbd,
     device_mapper::recognise,
+    crypto::luks,
     crypto::bitlocker,
     unix::vmfs_volume,
     linux::ubi,

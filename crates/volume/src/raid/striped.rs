@@ -10,11 +10,12 @@ use ondisk::Result;
 use super::array::{check_sizes, corrupt, sector_size, too_few};
 use super::pieces::{Piece, length, pieces};
 
-/// Chunks from this size on are read one by one; smaller ones of one member are read together.
-const LARGE_CHUNK: u64 = 256 << 10;
+/// Chunks from this size on are read one by one, straight to where they belong: a read costs less than a copy then.
+/// Smaller ones of one member are read together and spread.
+const LARGE_CHUNK: u64 = 16 << 10;
 
-/// The most bytes that are read from one member at once to be spread.
-const GATHER: u64 = 1 << 20;
+/// The most bytes that are read from one member at once to be spread: they stay in the processor's cache.
+const GATHER: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Striped {
