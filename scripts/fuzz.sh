@@ -71,5 +71,10 @@ open(sys.argv[2], "wb").write(b"\x02" + text + image[middle + 384 * 512 :][:4000
 P
   done
 fi
+if [ "$target" = luks ]; then
+  for name in luks1-essiv luks2-argon2id-4096 luks2-cbc; do
+    { printf '\x03'; zstd -qdc "../test-images/volume/$name.zst" | head -c 300000; } >"$corpus/$name"
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

@@ -50,3 +50,87 @@ fn noise_is_told_from_data() {
         !is_noise(&device(&[])).unwrap() && !is_noise(&MemoryDevice::new(noise[..1000].to_vec())).unwrap()
     );
 }
+
+/// Every magic of this folder with noise around it: sizes, offsets and counts that lead anywhere.
+#[test]
+fn no_mutation_panics_or_hangs() {
+    const MAGICS: [(usize, &[u8]); 34] = [
+        (54, b"FAT16   "),
+        (82, b"FAT32   "),
+        (3, b"NTFS    "),
+        (3, b"EXFAT   "),
+        (0, b"\xeb\x52\x90-FVE-FS-"),
+        (0, b"LUKS\xba\xbe\0\x02"),
+        (0x400, b"H+\0\x04"),
+        (0x400, b"BD"),
+        (0x8001, b"CD001\x01"),
+        (0x8001, b"BEA01"),
+        (0x8801, b"NSR02"),
+        (256 * 512, b"\x02\0"),
+        (0x2000, b"\x49\xe8\x95\xf9"),
+        (128 << 10, b"\x0c\xb1\xba\0\0\0\0\0"),
+        (0x10034, b"ReIsEr3Fs"),
+        (0x10000, b"ReIsEr4"),
+        (0x10040, b"_BHRfS_M"),
+        (0x8000, b"JFS1"),
+        (0x410, b"\x7f\x13"),
+        (0x406, b"\x34\x34"),
+        (0x400, b"\x10\x20\xf5\xf2"),
+        (1024, b"\xe2\xe1\xf5\xe0"),
+        (4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"),
+        (8192 + 1372, b"\x19\x01\x54\x19"),
+        (0, b"hsqs"),
+        (0, b"\x31\x18\x10\x06"),
+        (4086, b"SWAPSPACE2"),
+        (512, b"\xfe\xed\xba\xbe"),
+        (0x800, b"OCFSV2"),
+        (0, b"-rom1fs-"),
+        (0, b"mpoolDev"),
+        (32, b"NXSB"),
+        (0, b"\x45\x3d\xcd\x28"),
+        (0x10000, b"\x01\x16\x19\x70"),
+    ];
+    let mut state = 7_u64;
+    let mut next = |bound: usize| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20) as usize % bound
+    };
+    let mut recognised = 0;
+    let mut content = vec![0_u8; 160 << 10];
+    for round in 0..20_000 {
+        let (at, magic) = MAGICS[round % MAGICS.len()];
+        let start = at.saturating_sub(next(64));
+        let end = (at + magic.len() + next(700)).min(content.len());
+        let kind = next(4);
+        for byte in &mut content[start..end] {
+            *byte = match kind {
+                0 => next(256) as u8,
+                1 => [0, 0xff, 1, 0x80][next(4)],
+                2 => {
+                    if next(8) == 0 {
+                        next(256) as u8
+                    } else {
+                        0
+                    }
+                }
+                _ => 0xff,
+            };
+        }
+        content[at..at + magic.len()].copy_from_slice(magic);
+        if at < 512 {
+            // Numbers of a boot sector that lead on.
+            content[11..14].copy_from_slice(&[0, 2, 1 << next(8)]);
+            content[510..512].copy_from_slice(&[0x55, 0xaa]);
+        }
+        let device = MemoryDevice::new(content[..content.len() - next(5) * 700].to_vec());
+        for found in [container(&device), file_system(&device)] {
+            recognised += usize::from(found.unwrap().is_some());
+        }
+        drop((is_noise(&device), table(&device)));
+        content[start..end].fill(0);
+        content[510..512].fill(0);
+    }
+    assert!(recognised > 5000, "{recognised}");
+}
