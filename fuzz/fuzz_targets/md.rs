@@ -24,7 +24,8 @@ fuzz_target!(|input: &[u8]| {
         if place & 4 != 0 {
             set_checksum(&mut block, place & 3 == 0);
         }
-        let zeros = Concat::new([Part { device: None, offset: 0, length: size }]).expect("a hole fits anywhere");
+        let zeros =
+            Concat::new([Part { device: None, offset: 0, length: size }]).expect("a hole fits anywhere");
         let overlay = Overlay::new(Arc::new(zeros));
         if let Some(device) = overlay.writable() {
             let _ = device.write_all_at(&block, offset);

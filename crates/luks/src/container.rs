@@ -8,7 +8,7 @@ use ondisk::{Corrupt, Error, Parsed, Result};
 use crate::header2::{self, Copy};
 use crate::kdf::{Digest, Limits};
 use crate::metadata::{self, Metadata, Segment};
-use crate::unlock::volume_key;
+use crate::unlock::{volume_key, work};
 use crate::{Decrypted, Header, KeySlot, Locked, Secret, SectorCipher};
 
 /// An encrypted device, closed.
@@ -219,6 +219,11 @@ impl Container {
     ) -> std::result::Result<(u32, Device), Locked> {
         let (slot, key) = self.volume_key(device, passphrase, limits)?;
         Ok((slot, self.open(device, &key)?))
+    }
+
+    /// What a wrong passphrase costs: iterations of PBKDF2, and KiB that Argon2 fills.
+    pub fn work(&self) -> (u64, u64) {
+        self.digest().map_or((0, 0), |digest| work(&self.key_slots, digest))
     }
 
     pub(crate) fn volume_key(

@@ -70,12 +70,7 @@ pub(crate) fn volume_key(
     if slots.is_empty() {
         return Err(Locked::NoKeySlot);
     }
-    let (mut iterations, mut filled) = (0_u64, 0_u64);
-    for slot in slots {
-        let (more, fill) = slot.kdf.work();
-        iterations = iterations.saturating_add(more).saturating_add(u64::from(digest.iterations));
-        filled = filled.saturating_add(fill);
-    }
+    let (iterations, filled) = work(slots, digest);
     if iterations > MAX_ITERATIONS {
         return Err(Locked::TooMuchWork(format!("{iterations} iterations")));
     }
@@ -92,6 +87,15 @@ pub(crate) fn volume_key(
         }
     }
     Err(obstacle.unwrap_or(Locked::WrongPassphrase))
+}
+
+/// What trying all slots costs at most: iterations of PBKDF2, and KiB that Argon2 fills.
+pub(crate) fn work(slots: &[KeySlot], digest: &Digest) -> (u64, u64) {
+    slots.iter().fold((0_u64, 0_u64), |(iterations, filled), slot| {
+        let (more, fill) = slot.kdf.work();
+        let more = more.saturating_add(u64::from(digest.iterations));
+        (iterations.saturating_add(more), filled.saturating_add(fill))
+    })
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) fn bcachefs(probe: &Probe<'_>) -> Option<Signature> {
 
 /// A replicated device with internal metadata at its end: `drbd_int.h`. Big-endian.
 pub(super) fn drbd(probe: &Probe<'_>) -> Option<Signature> {
-    let metadata = probe.from_end(4096, 4096)?;
+    let metadata = probe.before_end(4096, 4096)?;
     let (version, at) = match metadata.u32_be(60) {
         0x8374_026b | 0x8374_026c => ("v08", 40),
         0x8374_026d | 0x8374_026e => ("v09", 48),

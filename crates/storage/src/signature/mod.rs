@@ -18,6 +18,8 @@ mod unix;
 mod windows;
 mod zfs;
 
+use std::fmt::Display;
+
 use blockdev::BlockDevice;
 use filesystem::Result;
 
@@ -70,8 +72,8 @@ impl Signature {
         Self { kind, usage, version: None, uuid: None, sub_uuid: None, label: None }
     }
 
-    fn version(self, version: impl ToString) -> Self {
-        Self { version: Some(version.to_string()), ..self }
+    fn version(self, version: impl Display) -> Self {
+        Self { version: Some(format!("{version}")), ..self }
     }
 
     fn uuid(self, uuid: Option<String>) -> Self {

@@ -54,7 +54,7 @@ impl<'a> Probe<'a> {
     }
 
     /// `length` bytes that end `back` bytes before the end.
-    pub(crate) fn from_end(&self, back: u64, length: usize) -> Option<Bytes> {
+    pub(crate) fn before_end(&self, back: u64, length: usize) -> Option<Bytes> {
         self.at(self.size().checked_sub(back)?, length)
     }
 

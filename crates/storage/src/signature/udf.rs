@@ -67,11 +67,11 @@ fn volume(probe: &Probe<'_>, start: u64, block: u64) -> Option<Signature> {
             // Primary volume descriptor: the identifier of the volume set, and the volume's own.
             1 => {
                 signature.uuid = signature.uuid.or_else(|| uuid(&dstring(&found, 72, 128)));
-                name = name.or_else(|| text(dstring(&found, 24, 32)));
+                name = name.or_else(|| text(&dstring(&found, 24, 32)));
             }
             // Logical volume descriptor: its identifier, and the revision in the domain's suffix.
             6 => {
-                signature.label = signature.label.or_else(|| text(dstring(&found, 84, 128)));
+                signature.label = signature.label.or_else(|| text(&dstring(&found, 84, 128)));
                 let revision = found.u16(216 + 24);
                 signature.version = Some(format!("{:x}.{:02x}", revision >> 8, revision & 0xff));
             }
@@ -105,7 +105,7 @@ fn dstring(descriptor: &Bytes, at: usize, size: usize) -> String {
     }
 }
 
-fn text(string: String) -> Option<Vec<u8>> {
+fn text(string: &str) -> Option<Vec<u8>> {
     let string = string.trim_end_matches(['\0', ' ']);
     (!string.is_empty()).then(|| string.as_bytes().to_vec())
 }
