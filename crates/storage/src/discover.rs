@@ -280,7 +280,7 @@ impl Walk<'_> {
         true
     }
 
-    fn add_array(&mut self, array: Array, mut problems: Vec<Error>) {
+    fn add_array(&mut self, array: Array, problems: Vec<Error>) {
         let uuid = array.uuid.to_string();
         let name = array.name.clone().filter(|name| !name.is_empty());
         // `host:name` is called by its name on that host; without one, the start of the UUID tells arrays apart.
@@ -298,9 +298,6 @@ impl Walk<'_> {
                 *array = Some(path.clone());
                 *state = Some(member.state.to_string());
             }
-        }
-        if let Err(reason) = &array.device {
-            problems.push(Error::unavailable("array", reason));
         }
         let device = array.device.as_ref().ok().cloned();
         let members = self.members.iter().map(|(id, _)| *id).collect();

@@ -106,7 +106,7 @@ impl<'a> Group<'a> {
             None => self.device(freshest, &states, &filled, &mut read_only),
         };
         if let Err(reason) = &device {
-            self.problems.push(Error::unsupported("md array", reason.clone()));
+            self.problems.push(Error::unavailable("array", reason.clone()));
         } else if is_dirty {
             let found = "active: copies or parity may disagree".into();
             self.problem(freshest, "state", "clean".into(), found);
