@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use filesystem::FileKind;
 use storage::Bus;
 
 use crate::container::mend::Wanted;
@@ -99,6 +100,12 @@ pub(crate) enum Command {
     Ls(Look),
     /// Print a file as the guest sees it.
     Cat(Look),
+    /// Say everything of a file: owner, times, extended attributes, SELinux label.
+    Stat(Look),
+    /// List the paths below a directory, by name and kind.
+    Find(Find),
+    /// Copy a file or a tree out of the guest; what is sparse stays sparse.
+    CpOut(CopyOut),
     /// Mount the guest's tree and its raw volumes read-only, without root (FUSE).
     Mount(Mount),
     /// The container around the disk: what it is, whether it is sound, what it stands on.
@@ -251,14 +258,75 @@ pub(crate) struct Explain {
     pub(crate) rule: Option<String>,
 }
 
+/// Where to look: the system of a machine, or one of its volumes.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The image.
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+    /// A further disk of the machine. May be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) disk: Vec<PathBuf>,
+    /// Look into this volume (`disk0/p1`, `centos/root`) instead of the system's joined tree.
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) volume: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Look {
-    /// The image, and the path in the guest.
     #[command(flatten)]
-    pub(crate) image: Image,
+    pub(crate) place: Place,
     /// Path in the guest; symlinks are followed inside the guest.
     #[arg(value_name = "PATH", default_value = "/")]
     pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyOut {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Path in the guest; symlinks are followed inside the guest.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+    /// Where to: a file or folder that does not exist, or a folder to copy into.
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Find {
+    #[command(flatten)]
+    pub(crate) look: Look,
+    /// Only names like this: `*` stands for anything, `?` for one character.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+    /// Only files of this kind.
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub(crate) kind: Option<Kind>,
+}
+
+/// A kind of file, as `find` is asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    #[value(alias = "f")]
+    File,
+    #[value(alias = "d")]
+    Directory,
+    #[value(alias = "l")]
+    Link,
+    /// Devices, pipes, sockets.
+    Special,
+}
+
+impl Kind {
+    pub(crate) fn takes(self, kind: FileKind) -> bool {
+        match kind {
+            FileKind::Regular => self == Self::File,
+            FileKind::Directory => self == Self::Directory,
+            FileKind::Symlink => self == Self::Link,
+            _ => self == Self::Special,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 mod container;
 mod hostile;
+mod look;
 mod mend;
 mod rules;
 mod screens;

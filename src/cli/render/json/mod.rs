@@ -4,6 +4,7 @@
 
 pub(crate) mod container;
 mod devices;
+mod files;
 mod found;
 
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use storage::{Content, Node, NodeId, Storage};
 
 pub(crate) use devices::{ArrayJson, DeviceJson, GroupJson};
+pub(crate) use files::{Copied, FoundFile, FoundFiles, StatJson, XattrJson};
 pub(crate) use found::{LostJson, LostPartitions, MetadataHistory, VersionJson};
 
 use crate::Examination;
