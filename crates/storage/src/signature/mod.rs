@@ -6,8 +6,8 @@
 mod apple;
 mod crypto;
 mod device_mapper;
-mod dos;
 mod firmware_raid;
+mod hpfs;
 mod iso9660;
 mod linux;
 mod probe;
@@ -105,7 +105,6 @@ static CONTAINERS: &[Recogniser] = &[
 
 /// File systems, swap and the rest.
 static FILE_SYSTEMS: &[Recogniser] = &[
-    dos::fat,
     linux::swap,
     linux::xfs_log,
     linux::ext_journal,
@@ -116,7 +115,7 @@ static FILE_SYSTEMS: &[Recogniser] = &[
     zfs::recognise,
     apple::hfs,
     ufs::recognise,
-    dos::hpfs,
+    hpfs::recognise,
     windows::ntfs,
     windows::refs,
     linux::cramfs,
