@@ -155,9 +155,30 @@ impl Chunk {
     pub(crate) fn copies(&self) -> usize {
         match self.profile {
             Profile::Copies => self.stripes.len(),
-            Profile::Striped | Profile::Parity(_) => 1,
-            Profile::StripedCopies => 2,
+            Profile::Striped => 1,
+            // With parity, the second is computed from everything else in its row.
+            Profile::StripedCopies | Profile::Parity(_) => 2,
         }
+    }
+
+    /// Where the bytes are whose exclusive or is the byte `within` of the chunk: the rest of its row, with the
+    /// first parity. `None` for a profile without parity.
+    pub(crate) fn rest_of_row(&self, within: u64) -> Option<Vec<Place<'_>>> {
+        let Profile::Parity(parities) = self.profile else { return None };
+        let own = self.place(within, 0)?;
+        let count = wide(self.stripes.len());
+        let data = count.checked_sub(parities)?;
+        let number = within.checked_div(STRIPE)?;
+        let (row, column) = (number.checked_div(data)?, number.checked_rem(data)?);
+        let inner = row.checked_mul(STRIPE)?.checked_add(within.checked_rem(STRIPE)?)?;
+        (0..=data)
+            .filter(|other| *other != column)
+            .map(|other| {
+                let index = row.checked_add(other)?.checked_rem(count)?;
+                let stripe = self.stripes.get(usize::try_from(index).ok()?)?;
+                Some(Place { stripe, offset: stripe.offset.checked_add(inner)?, length: own.length })
+            })
+            .collect()
     }
 
     /// Where byte `within` of the chunk is, in this copy.
@@ -231,6 +252,11 @@ mod tests {
         assert_eq!(places(flags::RAID0 | 1, 3, 0), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]);
         assert_eq!(places(flags::RAID10 | 1, 4, 1), [(2, 0), (4, 0), (2, 1), (4, 1), (2, 2), (4, 2)]);
         assert_eq!(places(flags::RAID5 | 1, 3, 0), [(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (1, 2)]);
+        let (chunk, _) = Chunk::decode(&item(flags::RAID6 | 1, 4), 1 << 30, 4096, 0).unwrap();
+        let row = chunk.rest_of_row(3 * STRIPE + 5).unwrap();
+        // Row 1: data on devices 2 and 3, then both parities.
+        assert_eq!(row.iter().map(|place| place.stripe.devid).collect::<Vec<_>>(), [2, 4]);
+        assert!(row.iter().all(|place| place.offset - 5 - (place.stripe.devid << 20) == STRIPE));
         assert_eq!(places(flags::RAID6 | 1, 4, 0), [(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2)]);
     }
 

@@ -139,19 +139,39 @@ impl Space {
             let place = self.place(logical, copy)?;
             let count = narrow(place.length).min(rest.len());
             let Some((now, later)) = rest.split_at_mut_checked(count) else { break };
-            let device = &self.member(place.stripe.devid).ok_or_else(|| missing(&place))?.device;
+            match self.rest_of_row(logical, copy)? {
+                None => self.read_place(now, &place)?,
+                Some(row) => {
+                    now.fill(0);
+                    let mut other = vec![0; count];
+                    for place in row {
+                        self.read_place(&mut other, &place)?;
+                        now.iter_mut().zip(&other).for_each(|(byte, other)| *byte ^= other);
+                    }
+                }
+            }
             let length = wide(count);
-            device.read_exact_at(now, place.offset).map_err(|source| Error::Io {
-                offset: place.offset,
-                length,
-                source,
-            })?;
             logical = logical.checked_add(length).ok_or_else(|| {
                 Error::unavailable("logical address", "it runs past the end of all addresses")
             })?;
             rest = later;
         }
         Ok(())
+    }
+
+    fn rest_of_row(&self, logical: u64, copy: usize) -> Result<Option<Vec<Place<'_>>>> {
+        let (chunk, within) = self.chunk(logical)?;
+        Ok(if copy == 0 { None } else { chunk.rest_of_row(within) })
+    }
+
+    fn read_place(&self, buf: &mut [u8], place: &Place<'_>) -> Result<()> {
+        let device = &self.member(place.stripe.devid).ok_or_else(|| missing(place))?.device;
+        let length = wide(buf.len());
+        device.read_exact_at(buf, place.offset).map_err(|source| Error::Io {
+            offset: place.offset,
+            length,
+            source,
+        })
     }
 
     /// The tree block that a pointer leads to, from the first copy that is right.
