@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{content, hole, inode, names, open, patch, structures, text, unpack, walk};
-use blockdev::{BlockDevice, Device, Overlay};
+use blockdev::{Device, Overlay};
 use filesystem::{FileKind, FileSystem, Timestamp};
 use filesystem_btrfs::{FORMAT, Select, open_subvolume, subvolumes, superblocks};
 
@@ -247,7 +247,7 @@ fn copies_of_the_superblock_are_compared() {
     write(&image, 0);
     write(&image[64 << 10..68 << 10], 64 << 20);
     patch(&*device, (64 << 20, 4096), |bytes| {
-        bytes[0x30..0x38].copy_from_slice(&(64_u64 << 20).to_le_bytes())
+        bytes[0x30..0x38].copy_from_slice(&(64_u64 << 20).to_le_bytes());
     });
     let open = || (FORMAT.open)(device.clone() as Device).unwrap();
     let problems = || open().problems.iter().map(ToString::to_string).collect::<Vec<_>>();
