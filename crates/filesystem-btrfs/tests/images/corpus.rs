@@ -164,7 +164,7 @@ fn subvolumes_of_dissect() {
             assert!(by_id.errors.is_empty() && by_id.files == by_path.files && by_id.bytes == by_path.bytes);
         }
         let default = list.value.iter().find(|found| found.is_default).unwrap();
-        let expected: &[u8] = if name == "subvolume-nested" { b"default/volume" } else { b"subvol" };
+        let expected: &[u8] = if name == "subvolume-nested" { b"default" } else { b"subvol" };
         assert_eq!(default.path.as_deref(), Some(expected));
     }
 }
