@@ -30,7 +30,7 @@ mod xxhash;
 
 use std::sync::Mutex;
 
-use filesystem::{Format, FsInfo, Inode};
+use filesystem::{Format, FsInfo, Inode, Set};
 
 use crate::compression::Decompressors;
 use crate::space::Space;
@@ -42,8 +42,13 @@ pub use crate::subvolume::Subvolume;
 pub use crate::superblock::{SuperblockCopy, superblocks};
 
 /// btrfs in the list of formats.
-pub static FORMAT: Format =
-    Format { name: "btrfs", probe: open::probe, open: open::open, replay: open::replay };
+pub static FORMAT: Format = Format {
+    name: "btrfs",
+    probe: open::probe,
+    open: open::open,
+    replay: open::replay,
+    set: Some(Set { member: open::set_member, open: open_set }),
+};
 
 /// An open file system.
 struct Btrfs {

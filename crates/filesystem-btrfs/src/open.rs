@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use blockdev::{BlockDevice, Device};
-use filesystem::{FileSystem, FsInfo, Identity, Inode, Opened, Replayed};
+use filesystem::{FileSystem, FsInfo, Identity, Inode, Opened, Replayed, SetMember};
 use ondisk::{Corrupt, Error, Guid, Parsed, Result};
 use zerocopy::FromBytes;
 
@@ -57,6 +57,15 @@ pub fn membership(device: &dyn BlockDevice) -> Result<Option<Membership>> {
         device_uuid: Guid::from_bytes(raw.dev_item.uuid),
         device_count: raw.num_devices.get(),
         generation: raw.generation.get(),
+    }))
+}
+
+/// As the list of formats wants it.
+pub(crate) fn set_member(device: &dyn BlockDevice) -> Result<Option<SetMember>> {
+    Ok(membership(device)?.map(|found| SetMember {
+        set: found.fsid.to_string(),
+        number: found.devid,
+        count: found.device_count,
     }))
 }
 
