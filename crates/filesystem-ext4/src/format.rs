@@ -11,7 +11,7 @@ use crate::superblock::{MAGIC, RawSuperblock};
 use crate::units::{BlockSize, FsBlock};
 
 /// ext2, ext3 and ext4; [`Identity::kind`] says which, as libblkid decides it.
-pub static FORMAT: Format = Format { name: "ext4", probe, open, replay: recover::replay };
+pub static FORMAT: Format = Format { name: "ext4", probe, open, replay: recover::replay, set: None };
 
 /// The magic number has only 16 bits, so revision and block size must make sense too. An external journal has
 /// the same superblock, but is not a file system.

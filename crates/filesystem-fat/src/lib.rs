@@ -18,4 +18,4 @@ use filesystem::Format;
 
 /// FAT in the list of formats.
 pub static FORMAT: Format =
-    Format { name: "vfat", probe: open::probe, open: open::open, replay: open::replay };
+    Format { name: "vfat", probe: open::probe, open: open::open, replay: open::replay, set: None };

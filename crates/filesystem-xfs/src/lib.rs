@@ -34,7 +34,7 @@ use crate::superblock::Superblock;
 
 /// XFS in the list of formats.
 pub static FORMAT: Format =
-    Format { name: "xfs", probe: open::probe, open: open::open, replay: open::replay };
+    Format { name: "xfs", probe: open::probe, open: open::open, replay: open::replay, set: None };
 
 /// An open file system.
 struct Xfs {

@@ -15,6 +15,28 @@ pub struct Format {
     pub open: fn(Device) -> Result<Opened>,
     /// The device as the kernel will see it after its own recovery, in memory; nothing is written.
     pub replay: fn(Device) -> Result<Replayed>,
+    /// For a format that can lie on several devices: how to tell which belong together, and to open them.
+    pub set: Option<Set>,
+}
+
+/// The part of a format that can lie on several devices.
+#[derive(Debug)]
+pub struct Set {
+    /// What a device says of the set that it belongs to, by its superblock alone.
+    pub member: fn(&dyn BlockDevice) -> Result<Option<SetMember>>,
+    /// Opens the devices that are there, in any order, as [`Format::open`] does; what is missing is a problem.
+    pub open: fn(Vec<Device>) -> Result<Opened>,
+}
+
+/// One of the devices of a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetMember {
+    /// What all of them have in common.
+    pub set: String,
+    /// The number of this one.
+    pub number: u64,
+    /// How many there should be.
+    pub count: u64,
 }
 
 /// A reader, and what was wrong on the way to it.

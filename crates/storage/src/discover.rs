@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blockdev::{Device, Slice};
-use filesystem::{Error, Format};
+use filesystem::{Error, Format, SetMember};
 use luks::Keyring;
 use volume::lvm2::{self, PhysicalVolume};
 use volume::md::{self, Array, Member};
@@ -14,7 +14,7 @@ use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
 pub static FILESYSTEMS: &[&Format] =
-    &[&filesystem_ext4::FORMAT, &filesystem_xfs::FORMAT, &filesystem_fat::FORMAT];
+    &[&filesystem_ext4::FORMAT, &filesystem_xfs::FORMAT, &filesystem_btrfs::FORMAT, &filesystem_fat::FORMAT];
 
 /// How many devices may lie one within the other; a bound for images made to have no end.
 const MAX_DEPTH: usize = 16;
@@ -38,6 +38,7 @@ pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
         });
     }
     walk.assemble();
+    walk.gather();
     walk.storage
 }
 
@@ -158,7 +159,9 @@ impl Walk<'_> {
         }
         for format in FILESYSTEMS {
             match (format.probe)(device.as_ref()) {
-                Ok(Some(identity)) => return Ok(Content::FileSystem { format, identity }),
+                Ok(Some(identity)) => {
+                    return Ok(Content::FileSystem { format, identity, others: Vec::new() });
+                }
                 Ok(None) => {}
                 Err(error) => problems.push(error),
             }
@@ -240,6 +243,38 @@ impl Walk<'_> {
         {}
         let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
         self.storage.problems.extend(lvm2::assemble(&pvs).problems);
+    }
+
+    /// Tells every device of a file system on several of the others.
+    fn gather(&mut self) {
+        let mut members: Vec<(NodeId, SetMember)> = Vec::new();
+        for (id, node) in self.storage.iter() {
+            let (Content::FileSystem { format, .. }, Some(device)) = (&node.content, &node.device) else {
+                continue;
+            };
+            let Some(set) = &format.set else { continue };
+            if let Ok(Some(member)) = (set.member)(device.as_ref())
+                && member.count > 1
+            {
+                members.push((id, member));
+            }
+        }
+        for (id, member) in &members {
+            let mut numbers = vec![member.number];
+            let mut found = Vec::new();
+            for (other, theirs) in &members {
+                // A copy of a device that is there already is not another device of the set.
+                if theirs.set == member.set && !numbers.contains(&theirs.number) {
+                    numbers.push(theirs.number);
+                    found.extend(self.storage.node(*other).device.clone());
+                }
+            }
+            if let Some(node) = self.storage.nodes.get_mut(id.0)
+                && let Content::FileSystem { others, .. } = &mut node.content
+            {
+                *others = found;
+            }
+        }
     }
 
     /// Finds one physical volume whose label is gone, by the metadata that is still there.

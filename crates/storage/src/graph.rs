@@ -130,6 +130,8 @@ pub enum Content {
         format: &'static Format,
         /// What names it.
         identity: Identity,
+        /// The other devices of a file system on several, as far as they were found.
+        others: Vec<Device>,
     },
     /// Something recognised by its signature only: swap, LUKS, a file system that cannot be read yet.
     Recognised(Signature),
@@ -231,11 +233,11 @@ impl Node {
     /// # Errors
     /// Those of the format; [`Error::Unsupported`] when there is no file system that can be opened.
     pub fn open(&self) -> Result<Opened, Error> {
-        let (format, device) = self.openable()?;
+        let (format, device, others) = self.openable()?;
         match (format.replay)(device.clone()) {
-            Ok(replayed) => (format.open)(replayed.device),
+            Ok(replayed) => open_all(format, replayed.device, others),
             Err(reason) => {
-                let mut opened = (format.open)(device)?;
+                let mut opened = open_all(format, device, others)?;
                 opened.problems.push(reason);
                 Ok(opened)
             }
@@ -247,17 +249,31 @@ impl Node {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_bare(&self) -> Result<Opened, Error> {
-        let (format, device) = self.openable()?;
-        (format.open)(device)
+        let (format, device, others) = self.openable()?;
+        open_all(format, device, others)
     }
 
-    fn openable(&self) -> Result<(&'static Format, Device), Error> {
+    fn openable(&self) -> Result<(&'static Format, Device, &[Device]), Error> {
         match (&self.content, &self.device) {
-            (Content::FileSystem { format, .. }, Some(device)) => Ok((*format, device.clone())),
+            (Content::FileSystem { format, others, .. }, Some(device)) => {
+                Ok((*format, device.clone(), others.as_slice()))
+            }
             _ => Err(Error::unsupported(
                 "device",
                 format!("opening {} as a file system", self.content_type().unwrap_or("unknown content")),
             )),
         }
+    }
+}
+
+/// Opens a device with the others of its set, if it has any.
+fn open_all(format: &Format, device: Device, others: &[Device]) -> Result<Opened, Error> {
+    match &format.set {
+        Some(set) if !others.is_empty() => {
+            let mut devices = vec![device];
+            devices.extend(others.iter().cloned());
+            (set.open)(devices)
+        }
+        _ => (format.open)(device),
     }
 }
