@@ -9,7 +9,7 @@ const FLOORS: [&[&str]; 9] = [
     &["ondisk"],
     &["luks"],
     &["image", "volume", "filesystem"],
-    &["filesystem-ext4", "filesystem-xfs"],
+    &["filesystem-ext4", "filesystem-ntfs", "filesystem-xfs"],
     &["storage"],
     &["guest"],
     &["boot", "repair", "export-fuse"],
