@@ -1,4 +1,4 @@
-//! `ntfs_tree IMAGE`: lists everything in an NTFS image, one line a file, for comparison with another reader.
+//! `ntfs_tree [--identity | --state] IMAGE`: lists everything in an NTFS image, one line a file, for comparison with another reader.
 //!
 //! Tab-separated: path, `ls` letter, mode, links, uid, gid, size, mtime, inode, device, SHA-256 of the
 //! content, symlink target, extended attributes. Bytes that are not printable ASCII are escaped.
@@ -14,13 +14,23 @@ use filesystem::{FileKind, FileSystem, Inode};
 use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let image = std::env::args_os().nth(1).ok_or("usage: ntfs_tree IMAGE")?;
-    let device: Device = Arc::new(FileDevice::open(Path::new(&image))?);
-    let opened = (filesystem_ntfs::FORMAT.open)(device)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let image = arguments.last().ok_or("usage: ntfs_tree [--identity | --state] IMAGE")?;
+    let device: Device = Arc::new(FileDevice::open(Path::new(image))?);
+    if arguments.contains(&"--identity".to_owned()) {
+        let identity = (filesystem_ntfs::FORMAT.probe)(&*device)?.ok_or("not NTFS")?;
+        write!(std::io::stdout(), "{} {} ", identity.uuid.unwrap_or_default(), identity.kind)?;
+        return Ok(());
+    }
+    let opened = filesystem_ntfs::Ntfs::open(device)?;
+    if arguments.contains(&"--state".to_owned()) {
+        writeln!(std::io::stdout(), "{:?} {:?}", opened.value.state(), opened.problems)?;
+        return Ok(());
+    }
     for problem in &opened.problems {
         eprintln!("problem: {problem}");
     }
-    let fs = &*opened.value;
+    let fs: &dyn FileSystem = &opened.value;
     eprintln!("{:?}", fs.info());
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut todo = vec![(b".".to_vec(), fs.root())];
@@ -31,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let stored = fs.metadata(entry.inode)?.kind;
                 if entry.kind != FileKind::Unknown && entry.kind != stored {
                     return Err(format!("{:?}: the entry says {:?}", entry.name, entry.kind).into());
+                }
+                if fs.lookup(inode, &entry.name)? != Some(entry.inode) {
+                    return Err(format!("{:?} is listed and not found", entry.name.escape_ascii()).into());
                 }
                 todo.push(([&path[..], b"/", &entry.name].concat(), entry.inode));
             }
