@@ -1,9 +1,10 @@
-//! `ntfs_tree [--identity | --state] IMAGE`: lists everything in an NTFS image, one line a file, for comparison with another reader.
+//! `ntfs_tree [--identity | --state | --go-on] IMAGE`: lists everything in an NTFS image, one line a file, for comparison with another reader.
 //!
 //! Tab-separated: path, `ls` letter, mode, links, uid, gid, size, mtime, inode, device, SHA-256 of the
 //! content, symlink target, extended attributes. Bytes that are not printable ASCII are escaped.
 #![expect(clippy::print_stderr, reason = "a command-line program")]
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let image = arguments.last().ok_or("usage: ntfs_tree [--identity | --state] IMAGE")?;
+    let image = arguments.last().ok_or("usage: ntfs_tree [--identity | --state | --go-on] IMAGE")?;
     let device: Device = Arc::new(FileDevice::open(Path::new(image))?);
     if arguments.contains(&"--identity".to_owned()) {
         let identity = (filesystem_ntfs::FORMAT.probe)(&*device)?.ok_or("not NTFS")?;
@@ -32,24 +33,50 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let fs: &dyn FileSystem = &opened.value;
     eprintln!("{:?}", fs.info());
+    let mut walk = Walk { fs, goes_on: arguments.contains(&"--go-on".to_owned()), seen: HashSet::new() };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut todo = vec![(b".".to_vec(), fs.root())];
     while let Some((path, inode)) = todo.pop() {
-        writeln!(out, "{}", line(fs, &path, inode)?)?;
-        if fs.metadata(inode)?.kind == FileKind::Directory {
-            for entry in fs.read_dir(inode)? {
-                let stored = fs.metadata(entry.inode)?.kind;
-                if entry.kind != FileKind::Unknown && entry.kind != stored {
-                    return Err(format!("{:?}: the entry says {:?}", entry.name, entry.kind).into());
-                }
-                if fs.lookup(inode, &entry.name)? != Some(entry.inode) {
-                    return Err(format!("{:?} is listed and not found", entry.name.escape_ascii()).into());
-                }
-                todo.push(([&path[..], b"/", &entry.name].concat(), entry.inode));
-            }
+        match walk.visit(&path, inode, &mut todo) {
+            Ok(line) => writeln!(out, "{line}")?,
+            Err(error) if walk.goes_on => writeln!(out, "{}\terror\t{error}", path.escape_ascii())?,
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+struct Walk<'a> {
+    fs: &'a dyn FileSystem,
+    /// Whether damage is a line, and not the end.
+    goes_on: bool,
+    /// Directories that were entered; a damaged one may be in itself.
+    seen: HashSet<Inode>,
+}
+
+impl Walk<'_> {
+    fn visit(
+        &mut self,
+        path: &[u8],
+        inode: Inode,
+        todo: &mut Vec<(Vec<u8>, Inode)>,
+    ) -> Result<String, Box<dyn Error>> {
+        let line = line(self.fs, path, inode)?;
+        if self.fs.metadata(inode)?.kind != FileKind::Directory || !self.seen.insert(inode) {
+            return Ok(line);
+        }
+        for entry in self.fs.read_dir(inode)? {
+            let kind = self.fs.metadata(entry.inode).map(|metadata| metadata.kind);
+            if !self.goes_on && entry.kind != FileKind::Unknown && entry.kind != kind? {
+                return Err(format!("{:?}: the entry says {:?}", entry.name, entry.kind).into());
+            }
+            if self.fs.lookup(inode, &entry.name)? != Some(entry.inode) && !self.goes_on {
+                return Err(format!("{:?} is listed and not found", entry.name.escape_ascii()).into());
+            }
+            todo.push(([path, b"/", &entry.name].concat(), entry.inode));
+        }
+        Ok(line)
+    }
 }
 
 fn line(fs: &dyn FileSystem, path: &[u8], inode: Inode) -> Result<String, Box<dyn Error>> {

@@ -6,7 +6,7 @@
 use ondisk::{Corrupt, le};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::number::wide;
+use crate::number::index;
 use crate::span::{Checked, Span};
 
 /// The boot sector as stored.
@@ -40,9 +40,9 @@ const RECORD_SIZES: std::ops::RangeInclusive<u32> = 512..=64 << 10;
 /// Sizes and places of a volume; all agree with each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Geometry {
-    /// Logical sector in bytes, 512..=4096.
+    /// Logical sector in bytes, 256..=4096.
     pub(crate) sector_size: u32,
-    /// Binary logarithm of the cluster in bytes, 9..=21.
+    /// Binary logarithm of the cluster in bytes, 8..=21.
     pub(crate) cluster_log: u32,
     /// Whole clusters of the volume.
     pub(crate) clusters: u64,
@@ -133,8 +133,8 @@ fn check_signature(raw: &RawBootSector, span: &Span<'_>) -> Checked<()> {
 fn sector_size(raw: &RawBootSector, span: &Span<'_>) -> Checked<u32> {
     let size = u32::from(raw.bytes_per_sector.get());
     match size {
-        512 | 1024 | 2048 | 4096 => Ok(size),
-        _ => Err(span.corrupt("bytes_per_sector", "512, 1024, 2048 or 4096", size)),
+        256 | 512 | 1024 | 2048 | 4096 => Ok(size),
+        _ => Err(span.corrupt("bytes_per_sector", "256, 512, 1024, 2048 or 4096", size)),
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn difference(primary: &[u8], backup: &[u8], offset: u64) -> Option<C
     ))
 }
 
-/// Length of the part of the boot sector that is compared with its copy, in bytes.
+/// Length in bytes.
 pub(crate) const LENGTH: usize = size_of::<RawBootSector>();
 
 /// Whether a device of `present` bytes holds the volume and the copy of its boot sector.
@@ -208,9 +208,9 @@ pub(crate) fn places_of_copies(device_size: u64) -> impl Iterator<Item = u64> {
 
 const _: () = assert!(LENGTH == 512);
 
-/// Bytes that `count` sectors of the copy take, for messages.
-pub(crate) fn backup_end(geometry: &Geometry) -> u64 {
-    geometry.backup().saturating_add(wide(LENGTH))
+/// Bytes that the boot sector and its copy have in common: a sector, but not what follows the boot sector.
+pub(crate) fn length_of_copy(geometry: &Geometry) -> usize {
+    index(geometry.sector_size).min(LENGTH)
 }
 
 #[cfg(test)]

@@ -164,13 +164,14 @@ fn geometry(device: &dyn BlockDevice, problems: &mut Vec<Error>) -> Result<Geome
 /// Compares the copy of the boot sector.
 fn backup(device: &dyn BlockDevice, geometry: &Geometry) -> Result<()> {
     let offset = geometry.backup();
-    if boot_sector::backup_end(geometry) > device.size() {
+    let length = boot_sector::length_of_copy(geometry);
+    if offset.saturating_add(wide(length)) > device.size() {
         let expected = format!("at byte {offset}");
         let found = format!("the end of the device at byte {}", device.size());
         return Err(Corrupt::new("copy of the NTFS boot sector", offset, "place", expected, found).into());
     }
-    let primary = read_bytes(device, 0, boot_sector::LENGTH)?;
-    let copy = read_bytes(device, offset, boot_sector::LENGTH)?;
+    let primary = read_bytes(device, 0, length)?;
+    let copy = read_bytes(device, offset, length)?;
     boot_sector::difference(&primary, &copy, offset).map_or(Ok(()), |damage| Err(damage.into()))
 }
 
