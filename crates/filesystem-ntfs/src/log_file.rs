@@ -57,17 +57,16 @@ pub(crate) fn state(ntfs: &Ntfs) -> Result<Log> {
         stream.read_metadata(&ntfs.volume, &mut bytes, at)?;
         Ok(bytes)
     };
-    let first = read(0, stream.size.min(64 << 10))?;
-    if first.iter().all(|byte| *byte == 0xff) {
+    let first = read(0, page_length(&stream, 0))?;
+    let second_at = second_place(&stream, &first);
+    let second = read(second_at, page_length(&stream, second_at))?;
+    // Whoever cannot keep a journal fills it with ones; Windows then begins a new one.
+    if [&first, &second].iter().all(|page| page.iter().take(4).all(|byte| *byte == 0xff)) {
         return Ok(Log::Empty);
     }
-    let second = second_place(&stream, &first);
-    let pages = [
-        (0, restart_page(&first, offset)),
-        (second, restart_page(&read(second, page_length(&stream, second))?, offset)),
-    ];
     // A page may be torn or old; the other counts then.
-    let [(_, one), (_, other)] = pages;
+    let second_offset = mft::place(&ntfs.volume, &stream, second_at);
+    let (one, other) = (restart_page(&first, offset), restart_page(&second, second_offset));
     match (one, other) {
         (Ok(one), Ok(other)) => Ok(if other.lsn > one.lsn { other.log } else { one.log }),
         (Ok(page), Err(_)) | (Err(_), Ok(page)) => Ok(page.log),

@@ -208,11 +208,15 @@ fn mirror(volume: &Volume, mft: &crate::stream::Stream) -> Result<()> {
     Ok(())
 }
 
-/// The attributes of a record, without what every write changes in its header.
-fn significant(record: &Record) -> Vec<(u32, &[u8])> {
+/// A record without what every write changes: its update sequence and its LSN.
+fn significant(record: &Record) -> (&[u8], Vec<(u32, &[u8])>) {
     let body = |body: &Body| match body {
         Body::Resident(range) => range.clone(),
         Body::NonResident(body) => body.mapping_pairs.clone(),
     };
-    record.attributes.iter().map(|attribute| (attribute.kind, record.slice(&body(&attribute.body)))).collect()
+    let attributes = record.attributes.iter();
+    let attributes =
+        attributes.map(|attribute| (attribute.kind, record.slice(&body(&attribute.body)))).collect();
+    // From the sequence number to the base record.
+    (record.bytes.get(16..40).unwrap_or_default(), attributes)
 }
