@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(e2fsprogs xfsprogs qemu-utils fdisk gdisk lvm2 systemd fuse3 dosfstools mdadm cryptsetup-bin)
+packages=(e2fsprogs xfsprogs qemu-utils fdisk gdisk lvm2 systemd fuse3 dosfstools mdadm cryptsetup-bin ntfs-3g)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

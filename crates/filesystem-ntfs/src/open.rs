@@ -84,7 +84,7 @@ impl Ntfs {
         let mut ntfs = Self {
             volume,
             mft,
-            upcase: UpCase::builtin(),
+            upcase: UpCase::none(),
             info: FsInfo::default(),
             state: State {
                 version: (0, 0),
@@ -96,7 +96,10 @@ impl Ntfs {
         };
         match UpCase::read(&ntfs) {
             Ok(upcase) => ntfs.upcase = upcase,
-            Err(error) => problems.push(error),
+            Err(error) => {
+                ntfs.upcase = UpCase::builtin();
+                problems.push(error);
+            }
         }
         let file = state::volume_file(&ntfs).map_err(|error| problems.push(error)).ok();
         ntfs.state = state::read(&ntfs, file.as_ref(), &mut problems);

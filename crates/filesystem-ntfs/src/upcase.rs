@@ -7,36 +7,41 @@ use ondisk::{Corrupt, Result};
 use crate::Ntfs;
 use crate::file::File;
 use crate::mft::{self, number};
+use crate::number::wide;
 use crate::record::kind;
-use crate::span::units;
 
-const UNITS: usize = 0x1_0000;
 const BYTES: u64 = 0x2_0000;
 
-/// The upper case of each UTF-16 code unit.
+/// The upper case of each UTF-16 code unit, little-endian as on disk.
 #[derive(Debug)]
-pub(crate) struct UpCase(Vec<u16>);
+pub(crate) struct UpCase(Vec<u8>);
 
 impl UpCase {
     /// The table of the volume, 65536 units.
     pub(crate) fn read(ntfs: &Ntfs) -> Result<Self> {
         let file = File::open(ntfs, mft::inode(number::UPCASE))?;
         let bytes = file.value(ntfs, kind::DATA, &[], BYTES)?.unwrap_or_default();
-        let table: Vec<u16> = units(&bytes).collect();
-        if table.len() != UNITS {
+        if wide(bytes.len()) != BYTES {
             let expected = format!("{BYTES} bytes");
             return Err(Corrupt::new("$UpCase", file.base.offset, "data_size", expected, bytes.len()).into());
         }
-        Ok(Self(table))
+        Ok(Self(bytes))
+    }
+
+    /// No table: names are compared as they are.
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
     }
 
     /// What stands in for a table that cannot be read.
     pub(crate) fn builtin() -> Self {
-        Self((0..=u16::MAX).map(upper).collect())
+        Self((0..=u16::MAX).flat_map(|unit| upper(unit).to_le_bytes()).collect())
     }
 
     fn get(&self, unit: u16) -> u16 {
-        self.0.get(usize::from(unit)).copied().unwrap_or(unit)
+        let at = usize::from(unit).saturating_mul(2);
+        let stored = self.0.get(at..).and_then(|rest| rest.first_chunk::<2>());
+        stored.map_or(unit, |bytes| u16::from_le_bytes(*bytes))
     }
 
     /// The order of names in a directory, but for case.

@@ -64,7 +64,7 @@ pub(crate) fn numbers(length: usize, start: u32) -> Vec<u8> {
     (0..length.div_ceil(4) as u32).flat_map(|n| (start + n).to_le_bytes()).take(length).collect()
 }
 
-/// First byte of the MFT record that holds this name, of a volume with records of `length` bytes.
+/// First byte of the first MFT record of the file with this name, of a volume with records of `length` bytes.
 #[track_caller]
 pub(crate) fn record_of(image: &[u8], length: usize, name: &str) -> usize {
     let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -79,8 +79,13 @@ pub(crate) fn record_of(image: &[u8], length: usize, name: &str) -> usize {
             })
         }
     };
-    let index = image.chunks_exact(length).position(is_it).unwrap();
-    index * length
+    let record = image.chunks_exact(length).find(|record| is_it(record)).unwrap();
+    // A further record of a file says which the first is.
+    let own = &record[44..48];
+    let number = if record[32..36] == [0; 4] { own } else { &record[32..36] };
+    let is_first =
+        |record: &[u8]| record.starts_with(b"FILE") && record[22] & 1 != 0 && record[44..48] == *number;
+    image.chunks_exact(length).position(is_first).unwrap() * length
 }
 
 /// Places and types of the attributes of a healthy record.

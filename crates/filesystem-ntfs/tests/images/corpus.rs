@@ -28,11 +28,11 @@ fn unpack(root: &Path, path: &str, folder: &Path) -> Device {
     command.arg(root.join("unpack.py")).arg(root.join(path)).arg(&image);
     assert!(command.status().unwrap().success(), "{path}");
     let device: Device = Arc::new(FileDevice::open(&image).unwrap());
-    let mut head = [0; 512];
-    device.read_exact_at(&mut head, 0).unwrap();
-    if &head[3..7] == b"NTFS" {
+    if !path.starts_with("ntfs-samples/") {
         return device;
     }
+    let mut head = [0; 512];
+    device.read_exact_at(&mut head, 0).unwrap();
     let field = |at: usize| u64::from(u32::from_le_bytes(head[at..at + 4].try_into().unwrap())) * 512;
     Arc::new(Slice::new(device, field(454), field(458)).unwrap())
 }
@@ -84,7 +84,7 @@ fn volumes_of_windows_and_others() {
     let folder = tempfile::tempdir().unwrap();
     for (path, expected) in [
         ("ntfs-samples/ntfs-lastaccess.raw.gz", 9),
-        ("dfir_ntfs/ntfs3_attrlist.raw.gz", 101),
+        ("dfir_ntfs/ntfs3_attrlist.raw.gz", 2),
         ("dfvfs/vss.raw.xz", 13),
         ("syzkaller/syz_mount_image_ntfs_10.syz", 8),
         ("syzkaller/syz_mount_image_ntfs_9.syz", 8),
@@ -121,8 +121,6 @@ fn planted_faults() {
             problems.iter().any(|problem| problem.contains(word)) || word.is_empty(),
             "{fault}: {problems:?}"
         );
-        let (files, errors) = walk(&opened.value);
-        assert_eq!(files, expected.0, "{fault}: {errors} errors");
-        assert!(errors == 0 || expected.1 > 0, "{fault}: {errors} errors");
+        assert_eq!(walk(&opened.value), expected, "{fault}");
     }
 }

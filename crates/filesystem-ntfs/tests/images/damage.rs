@@ -3,7 +3,7 @@
 use filesystem::{FileSystem, Inode};
 use filesystem_ntfs::{FORMAT, Hibernation, Log, Ntfs};
 
-use crate::common::{attribute_of, attributes, content, device, image, inode, names, open, record_of};
+use crate::common::{attribute_of, attributes, content, device, image, inode, names, record_of};
 
 const RECORD: usize = 1024;
 
@@ -22,10 +22,6 @@ fn good() -> Vec<u8> {
 fn assert_rest_is_readable(fs: &Ntfs) {
     assert_eq!(content(fs, "/small"), b"small\n");
     assert_eq!(names(fs, "/directory").len(), 300);
-}
-
-fn record_number(fs: &Ntfs, path: &str) -> u64 {
-    inode(fs, path).0 & 0xffff_ffff_ffff
 }
 
 #[test]
@@ -135,14 +131,16 @@ fn a_run_beyond_the_volume() {
 #[test]
 fn attribute_lists() {
     let good = good();
-    let number = record_number(&open(good.clone()), "/even");
-    let at = record_of(&good, RECORD, "even");
+    let at = record_of(&good, RECORD, "holes");
     let list = attributes(&good[at..at + RECORD]).into_iter().find(|(_, kind)| *kind == 0x20).unwrap().0 + at;
-    assert_eq!(good[list + 8], 0, "resident");
-    let value = list + usize::from(good[list + 20]);
+    assert_eq!(good[list + 8], 1, "not resident");
+    // One run: a byte of count, the cluster.
+    let pairs = list + usize::from(good[list + 32]);
+    let lcn = &good[pairs + 2..][..usize::from(good[pairs] >> 4)];
+    let value = lcn.iter().rev().fold(0, |lcn, byte| lcn << 8 | usize::from(*byte)) * 512;
     // The first entry is $STANDARD_INFORMATION, the last a piece of the data.
     let entries = {
-        let length = u32::from_le_bytes(good[list + 16..list + 20].try_into().unwrap()) as usize;
+        let length = u32::from_le_bytes(good[list + 48..list + 52].try_into().unwrap()) as usize;
         let mut found = Vec::new();
         let mut at = value;
         while at < value + length {
@@ -158,16 +156,16 @@ fn attribute_lists() {
         (last + 16, 5, "base_mft_record"),
         (last + 22, 99, "sequence_number"),
         (last + 24, 99, "attributes"),
-        (last + 16, number as u8, "sequence_number"),
     ] {
         let mut bytes = good.clone();
         bytes[at] = value;
-        if word == "sequence_number" && at == last + 16 {
-            bytes[at + 6] = 99;
+        if word == "base_mft_record" {
+            // The root, by its right sequence number.
+            bytes[at + 6] = 5;
         }
         let (fs, _) = damaged(bytes);
-        let file = inode_of(&fs, "even");
-        let mut buf = vec![0; 400 * 512];
+        let file = inode_of(&fs, "holes");
+        let mut buf = vec![0; 999 * 512];
         let error = fs.read_at(file, &mut buf, 0).unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
         assert_rest_is_readable(&fs);
@@ -214,15 +212,12 @@ fn index_blocks_damaged() {
 #[test]
 fn a_directory_that_contains_itself() {
     let mut bytes = good();
-    let root = attribute_of(&bytes, RECORD, "directory", 0x90);
-    let header = root + usize::from(bytes[root + 20]) + 16;
-    let first = header + usize::from(bytes[header]);
-    let length = usize::from(bytes[first + 8]);
-    let second = first + length;
-    // The second child is the first again.
-    let first_child: [u8; 8] = bytes[first + length - 8..first + length].try_into().unwrap();
-    let second_end = second + usize::from(bytes[second + 8]);
-    bytes[second_end - 8..second_end].copy_from_slice(&first_child);
+    // The node above the leaves; its second child is its first again.
+    let node = index_blocks(&bytes).into_iter().find(|at| bytes[at + 36] & 1 != 0).unwrap();
+    let first = node + 24 + usize::from(bytes[node + 24]);
+    let end = first + usize::from(bytes[first + 8]);
+    let second_end = end + usize::from(bytes[end + 8]);
+    bytes.copy_within(end - 8..end, second_end - 8);
     let (fs, _) = damaged(bytes);
     let error = fs.read_dir(inode(&fs, "/directory")).unwrap_err().to_string();
     assert!(error.contains("again"), "{error}");
@@ -233,7 +228,7 @@ fn compressed_data() {
     let mut bytes = good();
     // The text's first unit, by its first words.
     let start =
-        bytes.windows(12).position(|window| window.ends_with(b"line 0 o") && window[1] & 0xf0 == 0xb0);
+        bytes.windows(11).position(|window| window.ends_with(b"line 0 o") && window[1] & 0xf0 == 0xb0);
     bytes[start.unwrap() + 1] = 0x10;
     let (fs, _) = damaged(bytes);
     let error = fs.read_at(inode(&fs, "/packed/text"), &mut [0; 10], 0).unwrap_err().to_string();
@@ -311,20 +306,17 @@ fn hibernation() {
         (b"????", Hibernation::Unknown),
     ] {
         let mut bytes = good();
-        // `small` becomes `hiberfil.sys`: no entry has that name, so the entry of a name as long is changed.
-        let from: Vec<u8> = "directory".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert!(bytes.windows(from.len()).any(|window| window == from));
-        rename_small(&mut bytes, word);
+        make_hiberfil(&mut bytes, word);
         let (fs, problems) = damaged(bytes);
         assert_eq!(fs.state().hibernation, expected, "{problems}");
         assert_eq!(problems.contains("hibernated"), expected == Hibernation::Hibernated, "{problems}");
     }
 }
 
-/// Makes the entry `small` of the root one for `hiberfil.sys`, with other content. The entry keeps its place among
-/// its neighbours only if the order allows it, so the directory is cut to what lies before.
-fn rename_small(bytes: &mut [u8], word: &[u8; 4]) {
-    let name: Vec<u8> = "large".encode_utf16().flat_map(u16::to_le_bytes).collect();
+/// Makes the root's entry `holes` one that names `small`'s record `hiberfil.sys`, and gives that other content. The
+/// entries behind it are cut off.
+fn make_hiberfil(bytes: &mut [u8], word: &[u8; 4]) {
+    let name: Vec<u8> = "holes".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let wanted: Vec<u8> = "hiberfil.sys".encode_utf16().flat_map(u16::to_le_bytes).collect();
     // In the root's index block: [entry header 16] [66 bytes of $FILE_NAME] name.
     let block = (0..bytes.len())
@@ -343,8 +335,6 @@ fn rename_small(bytes: &mut [u8], word: &[u8; 4]) {
     bytes[value + 4..value + 6].fill(0);
     // The entry becomes one for `small`'s record, longer by the longer name; the end mark follows.
     let number = record_of(bytes, RECORD, "small");
-    let mft = u64::from_le_bytes(bytes[0x30..0x38].try_into().unwrap()) as usize * 512;
-    let _ = mft;
     let reference = u64::from(u32::from_le_bytes(bytes[number + 44..number + 48].try_into().unwrap()));
     bytes[entry..entry + 8].copy_from_slice(&reference.to_le_bytes());
     let length = (16 + 66 + wanted.len()).next_multiple_of(8);
@@ -354,6 +344,14 @@ fn rename_small(bytes: &mut [u8], word: &[u8; 4]) {
     bytes[at..at + wanted.len()].copy_from_slice(&wanted);
     let end = entry + length;
     bytes[end..end + 16].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 2, 0, 0, 0]);
+    // What was written over the end of a sector goes where the update sequence keeps it.
+    for sector in 0..8 {
+        let (number, kept, end) = (block + 40, block + 42 + 2 * sector, block + 512 * sector + 510);
+        if bytes[end..end + 2] != bytes[number..number + 2] {
+            bytes.copy_within(end..end + 2, kept);
+            bytes.copy_within(number..number + 2, end);
+        }
+    }
     let used = (end + 16 - block - 24) as u32;
     bytes[block + 28..block + 32].copy_from_slice(&used.to_le_bytes());
 }
