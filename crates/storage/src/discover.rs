@@ -13,7 +13,8 @@ use crate::graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Stora
 use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
-pub static FILESYSTEMS: &[&Format] = &[&filesystem_ext4::FORMAT, &filesystem_ntfs::FORMAT, &filesystem_xfs::FORMAT];
+pub static FILESYSTEMS: &[&Format] =
+    &[&filesystem_ext4::FORMAT, &filesystem_ntfs::FORMAT, &filesystem_xfs::FORMAT];
 
 /// How many devices may lie one within the other; a bound for images made to have no end.
 const MAX_DEPTH: usize = 16;
