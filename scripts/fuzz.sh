@@ -46,6 +46,10 @@ if [ "$target" = md ]; then
       done
   done
 fi
+if [ "$target" = ntfs ]; then
+  zstd -dq ../test-images/filesystem/ntfs-512.img.zst -o "$work/image"
+  export NTFS_IMAGE=$work/image
+fi
 if [ "$target" = partitions ]; then
   # Small disks of both kinds; the target's first byte chooses the sector size.
   truncate -s 256K "$work/gpt" "$work/mbr"

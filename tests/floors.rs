@@ -9,7 +9,7 @@ const FLOORS: [&[&str]; 9] = [
     &["ondisk"],
     &["luks"],
     &["image", "volume", "filesystem"],
-    &["filesystem-btrfs", "filesystem-ext4", "filesystem-fat", "filesystem-xfs"],
+    &["filesystem-btrfs", "filesystem-ext4", "filesystem-fat", "filesystem-ntfs", "filesystem-xfs"],
     &["storage"],
     &["guest"],
     &["boot", "repair", "export-fuse"],

@@ -13,8 +13,13 @@ use crate::graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Stora
 use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
-pub static FILESYSTEMS: &[&Format] =
-    &[&filesystem_ext4::FORMAT, &filesystem_xfs::FORMAT, &filesystem_btrfs::FORMAT, &filesystem_fat::FORMAT];
+pub static FILESYSTEMS: &[&Format] = &[
+    &filesystem_ext4::FORMAT,
+    &filesystem_xfs::FORMAT,
+    &filesystem_btrfs::FORMAT,
+    &filesystem_fat::FORMAT,
+    &filesystem_ntfs::FORMAT,
+];
 
 /// How many devices may lie one within the other; a bound for images made to have no end.
 const MAX_DEPTH: usize = 16;

@@ -172,13 +172,6 @@ pub(super) fn squashfs(probe: &Probe<'_>) -> Option<Signature> {
     Some(file_system(kind).version(format!("{major}.{minor}")))
 }
 
-/// `include/uapi/linux/btrfs_tree.h`: the superblock at 64 KiB.
-pub(super) fn btrfs(probe: &Probe<'_>) -> Option<Signature> {
-    let superblock = probe.at(0x10000, 0x22b).filter(|block| block.has(0x40, b"_BHRfS_M"))?;
-    let found = file_system("btrfs").uuid(superblock.guid(0x20)).sub_uuid(superblock.guid(0x10b));
-    Some(found.label(superblock.text(0x12b, 256)))
-}
-
 /// `fs/ubifs/ubifs-media.h`.
 pub(super) fn ubifs(probe: &Probe<'_>) -> Option<Signature> {
     let node = probe.at(0, 128).filter(|node| node.u32(0) == 0x0610_1831 && node.u8(20) == 6)?;

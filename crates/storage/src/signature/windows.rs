@@ -1,47 +1,7 @@
-//! NTFS, ReFS and exFAT.
+//! ReFS and exFAT.
 
 use super::probe::serial;
 use super::{Probe, Signature, Usage};
-
-/// NTFS: the label is the content of `$Volume`'s attribute 0x60.
-pub(super) fn ntfs(probe: &Probe<'_>) -> Option<Signature> {
-    let boot = probe.at(0, 512).filter(|boot| boot.has(3, b"NTFS    "))?;
-    let uuid: String = boot.part(72, 8).iter().rev().map(|byte| format!("{byte:02X}")).collect();
-    let signature = Signature::new("ntfs", Usage::FileSystem).uuid(Some(uuid));
-    let label = || -> Option<Vec<u8>> {
-        let sector = u64::from(boot.u16(11));
-        // Above 128 the byte is a negative power of two.
-        let per_cluster = match boot.u8(13) {
-            count @ 1..=128 => u64::from(count),
-            negative => 1 << (256 - u32::from(negative)).min(31),
-        };
-        let cluster = sector * per_cluster;
-        let record = match boot.u8(64).cast_signed() {
-            clusters @ 1.. => u64::from(clusters.unsigned_abs()) * cluster,
-            power => 1 << u32::from(power.unsigned_abs()).min(31),
-        };
-        if !(512..=64 << 10).contains(&record) {
-            return None;
-        }
-        let at = boot.u64(48).checked_mul(cluster)?.checked_add(3 * record)?;
-        let volume = probe.at(at, record as usize).filter(|record| record.has(0, b"FILE"))?;
-        let mut attribute = usize::from(volume.u16(20));
-        // More attributes than any record holds.
-        for _ in 0..64 {
-            let (kind, length) = (volume.u32(attribute), volume.u32(attribute + 4) as usize);
-            if kind == 0x60 && volume.u8(attribute + 8) == 0 {
-                let start = attribute + usize::from(volume.u16(attribute + 20));
-                return volume.utf16_le(start, volume.u32(attribute + 16).min(256) as usize);
-            }
-            if kind == 0xffff_ffff || !(24..=record as usize).contains(&length) {
-                return None;
-            }
-            attribute += length;
-        }
-        None
-    };
-    Some(signature.label(label()))
-}
 
 /// Microsoft's Resilient File System.
 pub(super) fn refs(probe: &Probe<'_>) -> Option<Signature> {
