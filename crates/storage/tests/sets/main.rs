@@ -1,5 +1,4 @@
 //! File systems on several devices.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
 use std::fs::File;
 use std::process::Command;
