@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""xfs-churn.py DIR SEED OPERATIONS [COMMAND...]: changes files below DIR at random; the same seed does the same.
+"""xfs-churn.py DIR SEED OPERATIONS [[--quiet] COMMAND...]: changes files below DIR at random; the same seed does the same.
 
-Keeps some removed files open, and runs COMMAND, which shuts the file system down, while they are.
+Keeps some removed files open, and runs COMMAND, which shuts the file system down, while they are, or
+after they were closed.
 """
 import fcntl
 import os
 import random
 import subprocess
 import sys
+import time
 
 root, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(seed)
@@ -75,7 +77,7 @@ def step():
     elif kind < 84:
         path = rng.choice(names)
         if is_regular(path):
-            os.truncate(path, rng.choice([0, 1, 5000, 100000, 1 << 33]))
+            os.truncate(path, rng.choice([0, 1, 5000, 100000, 1 << 22]))
     elif kind < 92:
         path = rng.choice(names)
         if is_regular(path):
@@ -110,7 +112,7 @@ def step():
     else:
         folder = fresh(".")
         os.mkdir(folder)
-        for index in range(rng.choice([20, 200, 1500])):
+        for index in range(rng.choice([20, 200, 700])):
             path = "%s/entry-%d-%s" % (folder, index, "m" * rng.randrange(40))
             os.mknod(path, 0o600 | (0o020000 if index % 9 == 0 else 0o010000), os.makedev(5, index))
             names.append(path)
@@ -124,5 +126,12 @@ for _ in range(count):
     except OSError as error:
         if error.errno == 5:
             break
+if sys.argv[4:5] == ["--quiet"]:
+    # Removed files are gone for good, as far as the kernel gets in a moment.
+    for fd in held:
+        if fd >= 0:
+            os.close(fd)
+    time.sleep(0.3)
+    del sys.argv[4]
 if len(sys.argv) > 4:
     subprocess.run(sys.argv[4:], check=True)

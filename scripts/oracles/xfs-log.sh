@@ -14,9 +14,9 @@ trap 'mountpoint -q "$work/mnt" && umount "$work/mnt"; rm -rf "$work"' EXIT
 mkdir "$work/mnt"
 keep=
 [ "${1:-}" = --keep ] && keep=$2 && shift 2
-cargo build -q --manifest-path "$root/Cargo.toml" -p guestmend-filesystem-xfs --examples || exit 2
-tree=$target/debug/examples/xfs_tree
-replay=$target/debug/examples/xfs_replay
+cargo build -q --release --manifest-path "$root/Cargo.toml" -p guestmend-filesystem-xfs --examples || exit 2
+tree=$target/release/examples/xfs_tree
+replay=$target/release/examples/xfs_replay
 failed=0
 images=0
 
@@ -53,21 +53,21 @@ judge() { # case image
         verdict "$case" "log left to the kernel's duties" 0 "$(sed -n 's/problem: log: //p' "$work/err"), xfs_repair -n $rc"
     else
         verdict "$case" "xfs_repair -n" $rc "$state"
-        [ $rc = 0 ] || grep -v -e '^Phase' -e '^ *- ' "$work/repair" | head -20
+        [ $rc = 0 ] || grep -v -e '^Phase' -e '^ *- ' -e geometry -e 'Repair may' -e 'the image and' -e '^No modify' "$work/repair" | head -20
     fi
     kernel_list "$work/ours" "$work/again.list" && cmp -s "$work/kernel.list" "$work/again.list"
     verdict "$case" "kernel's tree of our recovery" $?
     xfs_repair -n -f "$work/ours" >"$work/repair" 2>&1
     rc=$?
     verdict "$case" "xfs_repair -n after that mount" $rc
-    [ $rc = 0 ] || grep -v -e '^Phase' -e '^ *- ' "$work/repair" | head -20
+    [ $rc = 0 ] || grep -v -e '^Phase' -e '^ *- ' -e geometry -e 'Repair may' -e 'the image and' -e '^No modify' "$work/repair" | head -20
 }
-make() { # case mkfs-options megabytes seed operations shutdown-flags
+make() { # case mkfs-options megabytes seed operations shutdown-flags [--quiet]
     local image=$work/image pid
     rm -f "$image"
     truncate -s "$3M" "$image"
     # shellcheck disable=SC2086 # options are words
-    mkfs.xfs --unsupported -q $2 "$image" 2>/dev/null || { verdict "$1" mkfs.xfs 1; return; }
+    mkfs.xfs --unsupported -q $2 "$image" >/dev/null 2>&1 || { verdict "$1" mkfs.xfs 1; return; }
     mount -o loop "$image" "$work/mnt" || { verdict "$1" mount 1; return; }
     if [ "$6" = early ]; then
         timeout 60 python3 "$here/xfs-churn.py" "$work/mnt" "$4" "$5" 2>"$work/churn.err" &
@@ -76,7 +76,8 @@ make() { # case mkfs-options megabytes seed operations shutdown-flags
         xfs_io -x -c shutdown "$work/mnt"
         wait "$pid"
     else
-        timeout 60 python3 "$here/xfs-churn.py" "$work/mnt" "$4" "$5" xfs_io -x -c "shutdown $6" "$work/mnt" 2>"$work/churn.err"
+        # shellcheck disable=SC2086 # no word or one
+        timeout 60 python3 "$here/xfs-churn.py" "$work/mnt" "$4" "$5" $7 xfs_io -x -c "shutdown $6" "$work/mnt" 2>"$work/churn.err"
     fi
     umount "$work/mnt"
     judge "$1" "$image"
@@ -91,9 +92,10 @@ cases=(default 1k small-log rmapbt nrext64 el7 stripes 4kn large-stripe 64k-dirs
 [ $# -gt 0 ] && cases=("$@")
 seed=${SEED:-0}
 for case in "${cases[@]}"; do
-    for run in "400 " "1500 -f" "6000 early" "3000 "; do
+    for run in "200,,--quiet" "700,-f,--quiet" "6000,early," "1500,," "1500,,--quiet"; do
         seed=$((seed + 1))
-        make "$case-$seed" "${options[$case]}" 300 "$seed" "${run%% *}" "${run#* }"
+        IFS=, read -r operations flags quiet <<<"$run"
+        make "$case-$seed" "${options[$case]}" 200 "$seed" "$operations" "$flags" "$quiet"
     done
 done
 echo "$images dirty images"

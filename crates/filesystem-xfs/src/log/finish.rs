@@ -1,7 +1,7 @@
 //! After recovery: counts of the superblock, and a log that says that nothing is to be replayed.
 //!
-//! A log that only said "unmounted" would lose what the kernel has yet to do: intents that are not done, and
-//! files that were removed while they were open. Then the log ends with one record instead, which depends on
+//! A log that only said "unmounted" would lose what the kernel has yet to do: intents that are not done, files
+//! that were removed while they were open, and blocks of copies that never became part of a file. Then the log ends with one record instead, which depends on
 //! nothing before it: a transaction of those intents. The kernel replays nothing from it and then does its
 //! duties; it is [`State::Settled`](super::State::Settled) to us.
 
@@ -17,7 +17,7 @@ use super::metadata::{self, buffer_type};
 use super::recovery::write;
 use super::ring::{BASIC_BLOCK, Ring, cycle_of};
 use super::transaction::{self, CLIENT_LOG, CLIENT_TRANSACTION, flags};
-use super::{buffer, record};
+use super::{buffer, record, staging};
 use crate::number::{index, wide};
 use crate::span::{Span, put, put_crc};
 use crate::superblock::{CRC_AT, FREE_BLOCKS_AT, FREE_INODES_AT, INODES_AT, Superblock};
@@ -40,6 +40,8 @@ struct Counts {
     free_blocks: u64,
     /// Lists of removed files that are not empty.
     unlinked: u64,
+    /// Groups with blocks of copies that never became part of a file.
+    staging: u64,
 }
 
 fn count(overlay: &dyn BlockDevice, superblock: &Superblock) -> Result<Counts> {
@@ -62,6 +64,8 @@ fn count(overlay: &dyn BlockDevice, superblock: &Superblock) -> Result<Counts> {
         }
         counts.inodes = counts.inodes.saturating_add(u64::from(agi.u32(0x10, "agi_count")?));
         counts.free_inodes = counts.free_inodes.saturating_add(u64::from(agi.u32(0x1c, "agi_freecount")?));
+        let has_staging = staging::has_any(overlay, superblock, ag, &agf)?;
+        counts.staging = counts.staging.saturating_add(u64::from(has_staging));
         counts.unlinked = counts.unlinked.saturating_add(unlinked(&agi)?);
     }
     Ok(counts)
@@ -101,7 +105,7 @@ pub(super) fn finish(
         }
         write(overlay, 0, &sector)?;
     }
-    let is_done = intents.count() == 0 && counts.unlinked == 0;
+    let is_done = intents.count() == 0 && counts.unlinked == 0 && counts.staging == 0;
     let operations = if is_done { vec![unmount()] } else { duties(log, intents) };
     let template = record::Template {
         last: head.last.clone(),

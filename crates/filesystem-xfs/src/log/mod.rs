@@ -17,6 +17,7 @@ mod record;
 mod recovery;
 mod replay;
 mod ring;
+mod staging;
 mod state;
 mod transaction;
 

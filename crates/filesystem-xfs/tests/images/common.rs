@@ -86,7 +86,7 @@ pub(crate) fn free_space() -> Arc<MemoryDevice> {
     unpack("xfs-free-space.img.zst")
 }
 
-fn unpack(name: &str) -> Arc<MemoryDevice> {
+pub(crate) fn unpack(name: &str) -> Arc<MemoryDevice> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test-images/filesystem");
     let packed = std::fs::read(folder.join(name)).unwrap();
     let mut image = Vec::new();
