@@ -12,8 +12,7 @@ mkdir "$work/mnt"
 # The changes, in a shell that a guest has too; $1 is the folder, $2 how often to go round.
 cat >"$work/changes" <<'S'
 cd "$1"
-mkdir etc var home home/deep home/deep/er
-echo "UUID=0 / xfs defaults 0 0" > etc/fstab
+mkdir var home home/deep home/deep/er
 for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
     head -c $((n * n * 90)) /dev/zero | tr "\0" "$n" > home/file$n
     ln -s "target-$n-$(head -c $((n * 40)) /dev/zero | tr "\0" t)" home/link$n
@@ -65,9 +64,15 @@ describe() { # name mkfs-options what
 }
 fresh() { # mkfs-options
     rm -f "$work/img" "$work/tree"
-    truncate -s 20M "$work/img"
+    truncate -s 34M "$work/img"
     # shellcheck disable=SC2086 # options are words
-    mkfs.xfs --unsupported -q $1 "$work/img" 2>/dev/null
+    mkfs.xfs --unsupported -q -d agcount=2 $1 "$work/img" >/dev/null 2>&1
+    # One file that is in its place before the log is used.
+    [ "${2:-}" = guest ] && return
+    mount -o loop "$work/img" "$work/mnt"
+    mkdir "$work/mnt/etc"
+    echo "UUID=0 / xfs defaults 0 0" >"$work/mnt/etc/fstab"
+    umount "$work/mnt"
 }
 
 fresh "-m rmapbt=1 -L log"
@@ -134,22 +139,22 @@ xfs_io -x -c 'shutdown -f' "$work/mnt"
 umount "$work/mnt"
 describe xfs-log-1k "-b size=1024 -m reflink=0 -i sparse=1" "Version 5 with blocks of 1 KiB, records of up to 256 KiB, and a log that went round." "$(uname -r)"
 
-fresh "-m crc=0,finobt=0,reflink=0,rmapbt=0,bigtime=0,inobtcount=0 -n ftype=0"
-{ cat "$work/changes"; echo 'sync -f etc; cd /; xfs_io -x -c "shutdown -f" /mnt'; } >"$work/script"
-{ echo 'mount -t xfs /dev/vda /mnt; set -- /mnt 40'; cat "$work/script"; } |
+fresh "-m crc=0,finobt=0,reflink=0,rmapbt=0,bigtime=0,inobtcount=0 -n ftype=0" guest
+{ cat "$work/changes"; echo 'cd /; xfs_io -x -c "shutdown -f" /mnt'; } >"$work/script"
+{ echo 'm() { mount -t xfs /dev/vda /mnt; }; m; mkdir /mnt/etc; echo "UUID=0 / xfs" > /mnt/etc/fstab; umount /mnt; m; set -- /mnt 40'; cat "$work/script"; } |
     python3 "$here/../oracles/in-guest.py" --disk "$work/img:raw" -
 cp "$work/img" "$work/again"
 python3 "$here/../oracles/in-guest.py" --disk "$work/again:raw" - >"$work/said" <<'S'
 mount -t xfs /dev/vda /mnt; cd /mnt
 find . | while read -r p; do
-    l=-; c=-; t=-; s=$(stat -c %s "$p"); d=0:0
+    l=-; c=-; t=-; s=$(/sbin/stat -c %s "$p"); d=0:0
     if [ -L "$p" ]; then l=l; t=$(readlink "$p")
     elif [ -d "$p" ]; then l=d; s=0
     elif [ -p "$p" ]; then l=p
     elif [ -c "$p" ]; then l=c; d=4:65
     else c=$(sha256sum < "$p" | cut -c1-64); fi
-    m=$(stat -c %a "$p"); while [ ${#m} -lt 4 ]; do m=0$m; done
-    printf 'L%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n' "$p" $l $m "$(stat -c '%h	%u	%g' "$p")" "$s" "$(stat -c %.9Y "$p")" "$(stat -c %i "$p")" $d "$c" "$t"
+    m=$(/sbin/stat -c %a "$p"); while [ ${#m} -lt 4 ]; do m=0$m; done
+    printf 'L%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n' "$p" $l $m "$(/sbin/stat -c '%h	%u	%g' "$p")" "$s" "$(/sbin/stat -c %.9Y "$p")" "$(/sbin/stat -c %i "$p")" $d "$c" "$t"
 done
 S
 sed -n 's/^L//p' "$work/said" | LC_ALL=C sort >"$work/tree"

@@ -3,6 +3,7 @@
 
 mod common;
 mod log;
+mod log_mutation;
 mod mutation;
 mod reading;
 mod replacing;
