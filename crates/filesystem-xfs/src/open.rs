@@ -8,6 +8,7 @@ use ondisk::{Corrupt, Error, Guid, Parsed, Result};
 
 use crate::Xfs;
 use crate::log::{self, State};
+use crate::secondary;
 use crate::superblock::{self, Superblock};
 
 const KIND: &str = "xfs";
@@ -40,6 +41,10 @@ pub(crate) fn open_xfs(device: Device) -> Result<Parsed<Xfs>> {
     let mut problems: Vec<Error> = Vec::new();
     problems.extend(shorter_device(&*device, &superblock).map(Error::from));
     problems.extend(unfinished(&superblock).map(Error::from));
+    match secondary::problems(&*device, &superblock) {
+        Ok(found) => problems.extend(found.into_iter().map(Error::from)),
+        Err(error) => problems.push(error),
+    }
     let state = log::state(&*device, &superblock).unwrap_or_else(|error| {
         problems.push(error);
         State::Dirty

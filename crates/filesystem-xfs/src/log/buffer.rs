@@ -113,7 +113,8 @@ pub(super) fn apply(recovery: &mut Recovery<'_>, transaction: &Transaction, item
     if format.flags & flags::INODES != 0 {
         return unlinked(recovery, &pieces, offset, length);
     }
-    if format.flags & flags::DQUOTS != 0 && recovery.quota_off & u32::from(format.flags & flags::DQUOTS) != 0 {
+    if format.flags & flags::DQUOTS != 0 && recovery.quota_off & u32::from(format.flags & flags::DQUOTS) != 0
+    {
         return Ok(());
     }
     for (at, bytes) in &pieces {
@@ -176,11 +177,14 @@ fn unlinked(recovery: &Recovery<'_>, pieces: &[(usize, &[u8])], offset: u64, len
     let size = recovery.superblock.geometry.inode_size();
     for inode in (0..index(length)).step_by(size) {
         let at = inode.saturating_add(NEXT_UNLINKED_AT);
-        let logged = pieces.iter().find_map(|(start, bytes)| bytes.get(at.checked_sub(*start)?..)?.first_chunk::<4>());
+        let logged =
+            pieces.iter().find_map(|(start, bytes)| bytes.get(at.checked_sub(*start)?..)?.first_chunk::<4>());
         let Some(logged) = logged else { continue };
         let place = offset.saturating_add(crate::number::wide(inode));
         if *logged == [0; 4] {
-            return Err(Corrupt::new("log inode buffer", place, "di_next_unlinked", "an inode or none", 0).into());
+            return Err(
+                Corrupt::new("log inode buffer", place, "di_next_unlinked", "an inode or none", 0).into()
+            );
         }
         let mut bytes = recovery.read(place, size)?;
         put(&mut bytes, NEXT_UNLINKED_AT, logged);

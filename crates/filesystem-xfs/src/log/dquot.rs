@@ -46,7 +46,12 @@ pub(super) fn apply(recovery: &mut Recovery<'_>, transaction: &Transaction, item
         return Ok(());
     }
     let offset = sector.saturating_mul(512).saturating_add(u64::from(within));
-    recovery.check_place(STRUCTURE, transaction.offset, "qlf_blkno", offset..offset.saturating_add(wide(WHOLE)))?;
+    recovery.check_place(
+        STRUCTURE,
+        transaction.offset,
+        "qlf_blkno",
+        offset..offset.saturating_add(wide(WHOLE)),
+    )?;
     let mut bytes = recovery.read(offset, WHOLE)?;
     let has_crc = recovery.superblock.features.crc;
     let disk = crate::span::Span::new("dquot", offset, &bytes);

@@ -164,10 +164,8 @@ fn duties(log: &Ring<'_>, intents: &Intents) -> Vec<Vec<u8>> {
     header.extend_from_slice(&40_u32.to_le_bytes());
     header.extend_from_slice(&NUMBER.to_le_bytes());
     header.extend_from_slice(&u32::try_from(items.len()).unwrap_or(u32::MAX).to_le_bytes());
-    let mut operations = vec![
-        operation(CLIENT_TRANSACTION, flags::START, &[]),
-        operation(CLIENT_TRANSACTION, 0, &header),
-    ];
+    let mut operations =
+        vec![operation(CLIENT_TRANSACTION, flags::START, &[]), operation(CLIENT_TRANSACTION, 0, &header)];
     for region in items.iter().flat_map(|item| &item.regions) {
         operations.push(operation(CLIENT_TRANSACTION, 0, region));
     }

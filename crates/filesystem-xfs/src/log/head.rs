@@ -104,12 +104,7 @@ pub(super) fn tail(log: &Ring<'_>, head: &Head, needs_crc: bool) -> Result<u64> 
 }
 
 /// Reads the records of `tail..head`; the first bad one with what is wrong.
-fn check_records(
-    log: &Ring<'_>,
-    tail: u64,
-    head: u64,
-    needs_crc: bool,
-) -> Result<Result<(), (u64, Error)>> {
+fn check_records(log: &Ring<'_>, tail: u64, head: u64, needs_crc: bool) -> Result<Result<(), (u64, Error)>> {
     let mut block = tail;
     let mut left = distance(log, tail, head);
     while left > 0 {
@@ -208,7 +203,9 @@ fn locate(log: &Ring<'_>) -> Result<Option<u64>> {
             match after_record(log, start, end, head)? {
                 Some(block) if block == end => head,
                 Some(block) => block,
-                None => return Err(log.corrupt(head, "h_magicno", "a record before the head", "none").into()),
+                None => {
+                    return Err(log.corrupt(head, "h_magicno", "a record before the head", "none").into());
+                }
             }
         }
     };
@@ -253,4 +250,99 @@ fn after_record(log: &Ring<'_>, start: u64, head: u64, extra: u64) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use blockdev::{BlockDevice, BlockDeviceMut, MemoryDevice};
+
+    use super::*;
+    use crate::log::record::{Template, encode, lsn, tests::header};
+    use crate::span::put;
+
+    const BLOCKS: u64 = 6000;
+
+    /// A log with a record of `lengths[n]` blocks after another from block `start` on, in cycle 7; before them
+    /// the ring has the same cycle, after them the one before. The last record has the tail of the first.
+    fn log(start: u64, lengths: &[u64]) -> MemoryDevice {
+        let device = MemoryDevice::new(vec![0; BLOCKS as usize * 512]);
+        let log = Ring { device: &device, offset: 0, blocks: BLOCKS };
+        for block in 0..BLOCKS {
+            let cycle: u32 = if block < start { 7 } else { 6 };
+            device.write_all_at(&cycle.to_be_bytes(), block * 512).unwrap();
+        }
+        let mut at = start;
+        for length in lengths {
+            let cycle = if at >= BLOCKS { 8 } else { 7 };
+            let template =
+                Template { last: header(2, 32768), last_block: 0, head: log.wrap(at), cycle, unit: 512 };
+            let content = vec![1; (*length as usize - 1) * 512];
+            let mut bytes = encode(&log, &template, &[content.clone(), Vec::new()]).unwrap();
+            put(&mut bytes, 24, &lsn(7, start).to_be_bytes());
+            put(&mut bytes, 32, &[0; 4]);
+            for (number, block) in bytes.chunks(512).enumerate() {
+                device.write_all_at(block, log.byte(at + number as u64)).unwrap();
+            }
+            at += length;
+        }
+        device
+    }
+
+    fn ends(device: &MemoryDevice) -> (u64, u64, u32) {
+        let log = Ring { device, offset: 0, blocks: BLOCKS };
+        let head = find(&log, false).unwrap().unwrap();
+        (head.block, tail(&log, &head, false).unwrap(), head.cycle())
+    }
+
+    #[test]
+    fn heads_anywhere_in_the_ring() {
+        assert_eq!(ends(&log(100, &[10, 20, 5])), (135, 100, 7));
+        assert_eq!(ends(&log(5000, &[10, 60])), (5070, 5000, 7));
+        // Up to the end of the ring, and over it.
+        assert_eq!(ends(&log(BLOCKS - 30, &[10, 20])), (0, BLOCKS - 30, 8));
+        assert_eq!(ends(&log(BLOCKS - 30, &[10, 50])), (30, BLOCKS - 30, 8));
+        assert_eq!(ends(&log(BLOCKS - 30, &[30, 50, 3])), (53, BLOCKS - 30, 8));
+        let unused = MemoryDevice::new(vec![0; 512 * 100]);
+        assert!(find(&Ring { device: &unused, offset: 0, blocks: 100 }, false).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_record_that_was_not_written_whole_does_not_count() {
+        for missing in [110, 115, 129] {
+            let device = log(100, &[10, 20, 5]);
+            device.write_all_at(&6_u32.to_be_bytes(), missing * 512).unwrap();
+            assert_eq!(ends(&device), (110, 100, 7), "without block {missing}");
+        }
+        // Over the end of the ring.
+        let device = log(BLOCKS - 30, &[10, 50]);
+        device.write_all_at(&7_u32.to_be_bytes(), 20 * 512).unwrap();
+        assert_eq!(ends(&device), (BLOCKS - 20, BLOCKS - 30, 7));
+        let device = log(BLOCKS - 30, &[10, 50]);
+        device.write_all_at(&6_u32.to_be_bytes(), (BLOCKS - 3) * 512).unwrap();
+        assert_eq!(ends(&device), (BLOCKS - 20, BLOCKS - 30, 7));
+    }
+
+    #[test]
+    fn a_record_with_a_bad_checksum_near_the_head_ends_the_log() {
+        let device = log(100, &[10, 20, 5]);
+        let mut block = [0; 512];
+        device.read_exact_at(&mut block, 110 * 512).unwrap();
+        block[32] = 1;
+        device.write_all_at(&block, 110 * 512).unwrap();
+        assert_eq!(ends(&device), (110, 100, 7));
+    }
+
+    #[test]
+    fn logs_that_are_none() {
+        let error = |first: u32, last: u32| {
+            let device = MemoryDevice::new(vec![0; 512 * 100]);
+            device.write_all_at(&first.to_be_bytes(), 0).unwrap();
+            device.write_all_at(&last.to_be_bytes(), 99 * 512).unwrap();
+            let log = Ring { device: &device, offset: 0, blocks: 100 };
+            find(&log, false).unwrap_err().as_corrupt().unwrap().field
+        };
+        assert_eq!(error(0, 5), "cycle");
+        assert_eq!(error(2, 0), "cycle");
+        assert_eq!(error(5, 5), "h_magicno");
+    }
 }

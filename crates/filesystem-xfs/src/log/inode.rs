@@ -111,7 +111,9 @@ pub(super) fn apply(recovery: &mut Recovery<'_>, transaction: &Transaction, item
     let offset = format.sector.saturating_mul(512).saturating_add(u64::from(format.within));
     let end = offset.saturating_add(crate::number::wide(size));
     if u64::from(format.count).saturating_mul(512) > u64::from(LARGEST_BUFFER).saturating_mul(2) {
-        return Err(span.corrupt("ilf_len", format_args!("at most {LARGEST_BUFFER} bytes"), format.count).into());
+        return Err(span
+            .corrupt("ilf_len", format_args!("at most {LARGEST_BUFFER} bytes"), format.count)
+            .into());
     }
     recovery.check_place(STRUCTURE, transaction.offset, "ilf_blkno", offset..end)?;
     let mut bytes = recovery.read(offset, size)?;
@@ -220,13 +222,23 @@ fn put_forks(bytes: &mut [u8], item: &Item, format: &Format, offset: u64) -> Res
     }
     if format.fields & fields::ATTRIBUTE != 0 {
         let region = item.region(number, "log attribute fork", offset)?;
-        put_fork(bytes, attribute_start..attribute_end, &region, format.fields & fields::ATTRIBUTE_ROOT != 0)?;
+        put_fork(
+            bytes,
+            attribute_start..attribute_end,
+            &region,
+            format.fields & fields::ATTRIBUTE_ROOT != 0,
+        )?;
     }
     Ok(())
 }
 
 /// Copies a fork to `place` of the inode.
-fn put_fork(bytes: &mut [u8], place: std::ops::Range<usize>, region: &Span<'_>, is_root: bool) -> Checked<()> {
+fn put_fork(
+    bytes: &mut [u8],
+    place: std::ops::Range<usize>,
+    region: &Span<'_>,
+    is_root: bool,
+) -> Checked<()> {
     let room = place.end.saturating_sub(place.start);
     let content = if is_root { root(region, room)? } else { region.bytes.to_vec() };
     if content.len() > room {
@@ -258,4 +270,68 @@ fn root(region: &Span<'_>, room: usize) -> Checked<Vec<u8>> {
     put(&mut content, 4, region.slice(header, length, "bb_key")?);
     put(&mut content, pointers_at, region.slice(pointers, length, "bb_ptr")?);
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_of_version_3_is_turned() {
+        let mut core: Vec<u8> = (0..176).map(|byte| byte as u8).collect();
+        core[..6].copy_from_slice(&[0x4e, 0x49, 0xa4, 0x81, 3, 2]);
+        core[0x78..0x80].copy_from_slice(&BIGTIME.to_le_bytes());
+        let mut inode = vec![0xee; 512];
+        put_core(&mut inode, &Span::new("test", 0, &core), 0x0102_0304_0506_0708).unwrap();
+        assert_eq!(inode[..8], [0x49, 0x4e, 0x81, 0xa4, 3, 2, 0, 0]);
+        assert_eq!(inode[0x20..0x28], [0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21, 0x20]);
+        assert_eq!(inode[0x38..0x40], [0x3f, 0x3e, 0x3d, 0x3c, 0x3b, 0x3a, 0x39, 0x38]);
+        assert_eq!(inode[0x52..0x54], [0x52, 0x53]);
+        // Not logged: the pointer of the list of unlinked inodes, and the checksum.
+        assert_eq!(inode[0x60..0x68], [0xee; 8]);
+        assert_eq!(inode[0x70..0x78], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(inode[0x84..0x90], [0; 12]);
+        assert_eq!(inode[0xa0..0xa3], [0xa0, 0xa1, 0xa2]);
+        assert_eq!(inode[176..], [0xee; 336]);
+        core[0x78] = 0;
+        put_core(&mut inode, &Span::new("test", 0, &core), 0).unwrap();
+        assert_eq!(inode[0x20..0x28], [0x23, 0x22, 0x21, 0x20, 0x27, 0x26, 0x25, 0x24]);
+        assert!(put_core(&mut inode, &Span::new("test", 0, &core[..175]), 0).is_err());
+    }
+
+    #[test]
+    fn an_old_core_starts_its_count_of_flushes_anew() {
+        let mut core = vec![0x55; 96];
+        core[4] = 2;
+        let mut inode = vec![0xee; 256];
+        put_core(&mut inode, &Span::new("test", 0, &core), 9).unwrap();
+        assert_eq!(inode[0x18..0x20], [0; 8]);
+        assert_eq!(inode[0x60..], [0xee; 160]);
+    }
+
+    #[test]
+    fn the_root_of_a_tree_loses_its_header() {
+        for (magic, header) in [(b"BMAP", 24), (b"BMA3", 72)] {
+            // Room for three entries in memory, two are used.
+            let mut region = vec![0; header + 48];
+            put(&mut region, 0, magic);
+            put(&mut region, 4, &[0, 1, 0, 2]);
+            put(&mut region, header, &[1; 8]);
+            put(&mut region, header + 8, &[2; 8]);
+            put(&mut region, header + 24, &[3; 8]);
+            put(&mut region, header + 32, &[4; 8]);
+            let content = root(&Span::new("test", 0, &region), 4 + 5 * 16 + 3).unwrap();
+            let expected = [&[0, 1, 0, 2][..], &[1; 8], &[2; 8], &[0; 24], &[3; 8], &[4; 8]].concat();
+            assert_eq!(content, expected);
+            let field = |room: usize, count: u8| {
+                let mut region = region.clone();
+                region[7] = count;
+                root(&Span::new("test", 0, &region), room).map_err(|corrupt| corrupt.field)
+            };
+            assert_eq!(field(100, 4), Err("bb_numrecs"));
+            assert_eq!(field(20, 2), Err("bb_numrecs"));
+            assert_eq!(field(100, 0), Err("bb_numrecs"));
+        }
+        assert!(root(&Span::new("test", 0, b"BMA4\0\0\0\0"), 99).is_err());
+    }
 }

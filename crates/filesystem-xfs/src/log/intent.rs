@@ -69,3 +69,37 @@ impl Intents {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(intents: &mut Intents, kind: u16, number: u8) -> Result<()> {
+        let mut region = kind.to_le_bytes().to_vec();
+        region.extend_from_slice(&[1, 0, 0, 0, 0, 0, number, 0, 0, 0, 0, 0, 0, 0]);
+        intents.add(&Item { count: 1, regions: vec![region] }, kind, 0)
+    }
+
+    #[test]
+    fn done_items_end_their_intents() {
+        let mut intents = Intents::default();
+        for (kind, number) in [(0x1236, 2), (0x1240, 1), (0x1236, 1), (0x1237, 2), (0x1243, 7)] {
+            add(&mut intents, kind, number).unwrap();
+        }
+        let kinds: Vec<u16> = intents.items().iter().map(|item| item.kind(0).unwrap()).collect();
+        assert_eq!((intents.count(), kinds), (2, vec![0x1240, 0x1236]));
+        intents.check_invisible().unwrap();
+        assert!(add(&mut intents, 0x124a, 1).unwrap_err().to_string().contains("type 0x124a"));
+    }
+
+    #[test]
+    fn what_changes_content_is_refused_until_it_is_done() {
+        for kind in [0x1244, 0x1246, 0x1248] {
+            let mut intents = Intents::default();
+            add(&mut intents, kind, 1).unwrap();
+            assert!(intents.check_invisible().unwrap_err().to_string().contains("interrupted"));
+            add(&mut intents, kind + 1, 1).unwrap();
+            intents.check_invisible().unwrap();
+        }
+    }
+}

@@ -41,7 +41,9 @@ impl Item {
     pub(super) fn region(&self, number: usize, structure: &'static str, offset: u64) -> Checked<Span<'_>> {
         match self.regions.get(number) {
             Some(bytes) => Ok(Span::new(structure, offset, bytes)),
-            None => Err(Span::new(structure, offset, &[]).corrupt("size", "more regions", self.regions.len())),
+            None => {
+                Err(Span::new(structure, offset, &[]).corrupt("size", "more regions", self.regions.len()))
+            }
         }
     }
 

@@ -37,19 +37,19 @@ const UNMOUNT: u8 = 0x20;
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawHeader {
-    h_magicno: be::U32,              // 0x00
-    pub(super) h_cycle: be::U32,     // 0x04
-    h_version: be::U32,              // 0x08 1, or 2 with more than one header block
-    h_len: be::U32,                  // 0x0c bytes of data
-    pub(super) h_lsn: be::U64,       // 0x10 cycle and basic block of this record
-    pub(super) h_tail_lsn: be::U64,  // 0x18 the oldest record that recovery needs
-    h_crc: le::U32,                  // 0x20
-    h_prev_block: be::U32,           // 0x24
+    h_magicno: be::U32,               // 0x00
+    pub(super) h_cycle: be::U32,      // 0x04
+    h_version: be::U32,               // 0x08 1, or 2 with more than one header block
+    h_len: be::U32,                   // 0x0c bytes of data
+    pub(super) h_lsn: be::U64,        // 0x10 cycle and basic block of this record
+    pub(super) h_tail_lsn: be::U64,   // 0x18 the oldest record that recovery needs
+    h_crc: le::U32,                   // 0x20
+    h_prev_block: be::U32,            // 0x24
     pub(super) h_num_logops: be::U32, // 0x28
-    h_cycle_data: [be::U32; 64],     // 0x2c
-    h_fmt: be::U32,                  // 0x12c byte order of what was logged
-    h_fs_uuid: [u8; 16],             // 0x130
-    h_size: be::U32,                 // 0x140 bytes of the longest record, with version 2
+    h_cycle_data: [be::U32; 64],      // 0x2c
+    h_fmt: be::U32,                   // 0x12c byte order of what was logged
+    h_fs_uuid: [u8; 16],              // 0x130
+    h_size: be::U32,                  // 0x140 bytes of the longest record, with version 2
 }
 const _: () = assert!(size_of::<RawHeader>() == 0x144);
 
@@ -140,7 +140,8 @@ impl Record {
             .ok_or_else(|| span.corrupt("h_magicno", format_args!("{MAGIC:#x}"), "something else"))?;
         header.check(&span, log)?;
         let mut bytes = log.read_run(block, header.blocks())?;
-        let headers = usize::try_from(header.header_blocks()).unwrap_or(usize::MAX).saturating_mul(BASIC_BLOCK);
+        let headers =
+            usize::try_from(header.header_blocks()).unwrap_or(usize::MAX).saturating_mul(BASIC_BLOCK);
         let mut data = bytes.split_off(headers.min(bytes.len()));
         data.truncate(index(header.h_len.get()));
         let stored = header.h_crc.get();
@@ -282,4 +283,102 @@ pub(super) fn encode_empty(template: &Template, block: u64, cycle: u32) -> Vec<u
 /// A log sequence number: the cycle and the basic block.
 pub(super) fn lsn(cycle: u32, block: u64) -> u64 {
     u64::from(cycle) << 32 | block & 0xffff_ffff
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use blockdev::{BlockDeviceMut, MemoryDevice};
+
+    use super::*;
+
+    /// The header of a record of a log with this UUID, of which all records are made here.
+    pub(in super::super) fn header(version: u32, size: u32) -> RawHeader {
+        let mut header = RawHeader::read_from_bytes(&[0; 0x144]).unwrap();
+        header.h_magicno = MAGIC.into();
+        header.h_cycle = 7.into();
+        header.h_version = version.into();
+        header.h_size = size.into();
+        header.h_fmt = LITTLE_ENDIAN.into();
+        header.h_fs_uuid = [9; 16];
+        // Only says that checksums are used.
+        header.h_crc = 1.into();
+        header
+    }
+
+    /// Writes a record to block `head` of an otherwise empty log of `blocks` blocks.
+    pub(in super::super) fn log_with(
+        blocks: usize,
+        template: &Template,
+        operations: &[Vec<u8>],
+    ) -> MemoryDevice {
+        let device = MemoryDevice::new(vec![0; blocks * 512]);
+        let log = Ring { device: &device, offset: 0, blocks: blocks as u64 };
+        let bytes = encode(&log, template, operations).unwrap();
+        for (number, block) in bytes.chunks(512).enumerate() {
+            device.write_all_at(block, log.byte(template.head + number as u64)).unwrap();
+        }
+        device
+    }
+
+    fn template(version: u32, size: u32, head: u64, unit: usize) -> Template {
+        Template { last: header(version, size), last_block: 0, head, cycle: 7, unit }
+    }
+
+    #[test]
+    fn records_are_read_as_they_were_made() {
+        let long: Vec<u8> = (0..100_000_u32).map(|byte| byte as u8).collect();
+        for (version, size, head, unit, content) in [
+            (1, 0, 3, 512, &long[..300]),
+            (2, 32768, 3, 4096, &long[..20_000]),
+            (2, 256 << 10, 10, 512, &long[..300]),
+            (2, 256 << 10, 10, 512, &long[..]),
+            // Over the end of the ring, in the data and in the header.
+            (2, 32768, 255, 512, &long[..5000]),
+            (2, 256 << 10, 252, 512, &long[..100_000]),
+        ] {
+            let template = template(version, size, head, unit);
+            let device = log_with(256, &template, &[content.to_vec()]);
+            let log = Ring { device: &device, offset: 0, blocks: 256 };
+            let record = Record::read(&log, head, true).unwrap();
+            assert!(record.data.starts_with(content), "version {version}, {size}, at {head}");
+            assert_eq!((record.header.blocks() * 512) % unit as u64, 0);
+            assert_eq!(record.header.h_lsn.get(), 7 << 32 | head);
+            record.check_writer(&log, Guid([9; 16])).unwrap();
+            let cycles: Vec<u32> = (head..record.end()).map(|block| log.cycle(block).unwrap()).collect();
+            let expected: Vec<u32> = (head..record.end()).map(|block| 7 + u32::from(block >= 256)).collect();
+            assert_eq!(cycles, expected);
+        }
+        assert!(
+            encode(
+                &Ring { device: &MemoryDevice::new(vec![0; 512]), offset: 0, blocks: 1024 },
+                &template(2, 32768, 0, 512),
+                &[long.clone()]
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn one_bad_field_is_named() {
+        let field = |at: usize, value: &[u8], needs_crc: bool| {
+            let device = log_with(64, &template(2, 32768, 0, 512), &[vec![5; 900]]);
+            device.write_all_at(value, at as u64).unwrap();
+            let log = Ring { device: &device, offset: 0, blocks: 64 };
+            match Record::read(&log, 0, needs_crc) {
+                Ok(_) => "",
+                Err(error) => error.as_corrupt().unwrap().field,
+            }
+        };
+        assert_eq!(field(0, &[1], true), "h_magicno");
+        assert_eq!(field(8, &[0, 0, 0, 4], true), "h_version");
+        assert_eq!(field(8, &[0, 0, 0, 0], true), "h_version");
+        assert_eq!(field(0xc, &[0, 0, 0, 0], true), "h_len");
+        assert_eq!(field(0xc, &[0, 0, 0xff, 0], true), "h_len");
+        assert_eq!(field(0x140, &[0xff, 0, 0, 0], true), "h_size");
+        assert_eq!(field(0x2c, &[1], true), "checksum");
+        assert_eq!(field(700, &[1], true), "checksum");
+        assert_eq!(field(0x20, &[0; 4], true), "checksum");
+        // Version 4 may have none.
+        assert_eq!(field(0x20, &[0; 4], false), "");
+    }
 }

@@ -220,8 +220,9 @@ impl<'a> Recovery<'a> {
 
 /// Writes to an overlay, which has no reason to fail but a range past its end.
 pub(super) fn write(overlay: &Overlay, offset: u64, bytes: &[u8]) -> Result<()> {
-    overlay
-        .write_all_at(bytes, offset)
-        .map_err(|source| Error::Write { offset, length: wide(bytes.len()), source })
+    overlay.write_all_at(bytes, offset).map_err(|source| Error::Write {
+        offset,
+        length: wide(bytes.len()),
+        source,
+    })
 }
-

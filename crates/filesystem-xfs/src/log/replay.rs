@@ -6,13 +6,13 @@ use blockdev::{Device, Overlay};
 use filesystem::Replayed;
 use ondisk::{Error, Result};
 
+use super::finish;
 use super::head::{self, Head, distance};
 use super::record::Record;
 use super::recovery::Recovery;
 use super::ring::Ring;
 use super::state::{is_settled, ring};
 use super::transaction::{Assembler, Transaction};
-use super::finish;
 use crate::superblock::Superblock;
 
 /// The device after recovery, with a log that has nothing left to replay.

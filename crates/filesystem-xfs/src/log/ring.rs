@@ -71,7 +71,10 @@ fn bytes_of(blocks: u64) -> usize {
 /// The cycle in a basic block: its first word, or the second of a record header.
 pub(super) fn cycle_of(block: &[u8]) -> u32 {
     let word = |at: usize| {
-        block.get(at..).and_then(|rest| be::U32::read_from_prefix(rest).ok()).map_or(0, |(word, _)| word.get())
+        block
+            .get(at..)
+            .and_then(|rest| be::U32::read_from_prefix(rest).ok())
+            .map_or(0, |(word, _)| word.get())
     };
     if word(0) == record::MAGIC { word(4) } else { word(0) }
 }

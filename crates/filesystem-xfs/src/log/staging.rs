@@ -20,7 +20,12 @@ const MOST_LEVELS: u32 = 12;
 const STAGING: u32 = 0x8000_0000;
 
 /// Whether group `ag`, whose AGF this is, has such blocks.
-pub(super) fn has_any(device: &dyn BlockDevice, superblock: &Superblock, ag: u32, agf: &Span<'_>) -> Result<bool> {
+pub(super) fn has_any(
+    device: &dyn BlockDevice,
+    superblock: &Superblock,
+    ag: u32,
+    agf: &Span<'_>,
+) -> Result<bool> {
     if !superblock.features.has_reflink() {
         return Ok(false);
     }

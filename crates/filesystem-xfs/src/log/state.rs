@@ -63,7 +63,9 @@ pub(super) fn is_settled(log: &Ring<'_>, head: &Head, needs_crc: bool) -> bool {
         Ok(())
     });
     let has_no_effect = |item: &super::item::Item| match item.kind(record.offset) {
-        Ok(kind::BUFFER) => super::buffer::Format::decode(item, record.offset).is_ok_and(|f| f.is_cancelled()),
+        Ok(kind::BUFFER) => {
+            super::buffer::Format::decode(item, record.offset).is_ok_and(|f| f.is_cancelled())
+        }
         Ok(kind::EXTENT_FREE | kind::REVERSE_MAP | kind::REFERENCE_COUNT) => true,
         _ => false,
     };
@@ -75,7 +77,9 @@ pub(super) fn is_settled(log: &Ring<'_>, head: &Head, needs_crc: bool) -> bool {
 /// What the kernel has left to do with a settled log, as a fact to report.
 pub(crate) fn unfinished(device: &dyn BlockDevice, superblock: &Superblock) -> Error {
     let what = match finish::count_unlinked(device, superblock) {
-        Ok(0) | Err(_) => "freeing what interrupted changes left, which the kernel does at the next mount".into(),
+        Ok(0) | Err(_) => {
+            "freeing what interrupted changes left, which the kernel does at the next mount".into()
+        }
         Ok(lists) => format!(
             "freeing files that were removed while they were open ({lists} lists of them), which the kernel does at the next mount"
         ),

@@ -112,7 +112,8 @@ impl Assembler {
             flags::WAS_CONTINUED => open.more(span, data)?,
             flags::COMMIT => {
                 let open = self.open.remove(&number);
-                if let Some(item) = open.as_ref().and_then(|open| open.items.iter().find(|item| !item.is_whole()))
+                if let Some(item) =
+                    open.as_ref().and_then(|open| open.items.iter().find(|item| !item.is_whole()))
                 {
                     return Err(span.corrupt("item", "all its regions", item.regions.len()));
                 }
@@ -173,8 +174,89 @@ impl Open {
         }
         let magic = Span::new("log transaction", span.offset, &self.header);
         if is_first && data.len() >= 4 && magic.value::<ondisk::le::U32>(0, "th_magic")?.get() != MAGIC {
-            return Err(Corrupt::new("log transaction", span.offset, "th_magic", "\"TRAN\"", "something else"));
+            return Err(Corrupt::new(
+                "log transaction",
+                span.offset,
+                "th_magic",
+                "\"TRAN\"",
+                "something else",
+            ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::tests::header;
+
+    fn operation(number: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = number.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&[CLIENT_TRANSACTION, flags, 0, 0]);
+        bytes.extend_from_slice(data);
+        bytes
+    }
+
+    fn start(number: u32) -> Vec<u8> {
+        let mut header = MAGIC.to_le_bytes().to_vec();
+        header.resize(TRANSACTION_HEADER, 0);
+        [operation(number, flags::START, &[]), operation(number, 0, &header)].concat()
+    }
+
+    /// The regions of the items of all transactions that these records commit.
+    fn committed(records: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<Vec<u8>>>> {
+        let mut assembler = Assembler::default();
+        let mut found = Vec::new();
+        for operations in records {
+            let mut header = header(2, 32768);
+            header.h_num_logops = 100.into();
+            let record = Record { block: 0, offset: 0, header, data: operations.concat() };
+            assembler.add(&record, &mut |transaction| {
+                found.push(transaction.items.into_iter().flat_map(|item| item.regions).collect());
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    const ONE: &[u8] = &[0x3c, 0x12, 1, 0, 5, 5];
+    const TWO: &[u8] = &[0x3c, 0x12, 2, 0, 6, 6];
+
+    #[test]
+    fn transactions_are_put_together_from_mixed_operations() {
+        let records = [
+            vec![operation(9, 0, ONE), start(1), operation(1, 0, TWO), start(2), operation(2, 0, ONE)],
+            vec![operation(1, flags::CONTINUE, b"ab"), operation(2, flags::COMMIT, &[])],
+            vec![
+                operation(1, flags::WAS_CONTINUED | flags::CONTINUE, b"cd"),
+                operation(1, flags::WAS_CONTINUED | flags::END, b"ef"),
+                operation(1, flags::COMMIT, &[]),
+                start(3),
+                operation(3, 0, ONE),
+            ],
+        ];
+        let expected = vec![vec![ONE.to_vec()], vec![TWO.to_vec(), b"abcdef".to_vec()]];
+        assert_eq!(committed(&records).unwrap(), expected);
+    }
+
+    #[test]
+    fn one_bad_field_is_named() {
+        let field =
+            |operations: Vec<Vec<u8>>| committed(&[operations]).unwrap_err().as_corrupt().unwrap().field;
+        assert_eq!(field(vec![start(1), operation(1, flags::START, &[])]), "oh_flags");
+        assert_eq!(field(vec![start(1), operation(1, flags::WAS_CONTINUED, b"ab")]), "oh_flags");
+        assert_eq!(field(vec![start(1), operation(1, 0, &[0, 0, 0, 0])]), "size");
+        assert_eq!(field(vec![start(1), operation(1, 0, &[0])]), "size");
+        assert_eq!(field(vec![start(1), operation(1, 0, TWO), operation(1, flags::COMMIT, &[])]), "item");
+        assert_eq!(field(vec![operation(1, flags::START, &[]), operation(1, 0, &[7; 16])]), "th_magic");
+        assert_eq!(field(vec![operation(1, flags::START, &[]), operation(1, 0, &[7; 17])]), "th_magic");
+        let mut long = start(1);
+        long[7] = 200;
+        assert_eq!(field(vec![long]), "oh_len");
+        let mut other = start(1);
+        other[8] = 3;
+        assert_eq!(field(vec![other]), "oh_clientid");
     }
 }

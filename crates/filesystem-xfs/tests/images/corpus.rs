@@ -22,7 +22,8 @@ fn corpus() -> Option<PathBuf> {
 
 /// The images of `folder` with their names.
 fn images(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
@@ -30,7 +31,8 @@ fn images(folder: &Path) -> Vec<(String, Vec<u8>)> {
         let packed = std::fs::read(&path).unwrap();
         let mut image = Vec::new();
         let is_read = if name.ends_with(".zst") {
-            ruzstd::decoding::StreamingDecoder::new(&packed[..]).is_ok_and(|mut d| d.read_to_end(&mut image).is_ok())
+            ruzstd::decoding::StreamingDecoder::new(&packed[..])
+                .is_ok_and(|mut d| d.read_to_end(&mut image).is_ok())
         } else if name.ends_with(".gz") {
             flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut image).is_ok()
         } else if name.starts_with("syz_mount_image_xfs") {
@@ -84,7 +86,7 @@ fn read_all(device: Device) -> (usize, Vec<String>) {
         }
         let mut note = |error: filesystem::Error| problems.push(format!("{inode}: {error}"));
         let mut buf = vec![0; 100_000];
-        fs.xattrs(inode).map(drop).unwrap_or_else(&mut note);
+        fs.xattrs(inode).map_or_else(&mut note, drop);
         match fs.metadata(inode).map(|metadata| (metadata.kind, metadata.size)) {
             Ok((FileKind::Directory, _)) => match fs.read_dir(inode) {
                 Ok(entries) => todo.extend(entries.into_iter().map(|entry| entry.inode)),
@@ -92,10 +94,10 @@ fn read_all(device: Device) -> (usize, Vec<String>) {
             },
             Ok((FileKind::Regular, size)) => {
                 for offset in [0, size / 2, size.saturating_sub(100_000)] {
-                    fs.read_at(inode, &mut buf, offset).map(drop).unwrap_or_else(&mut note);
+                    fs.read_at(inode, &mut buf, offset).map_or_else(&mut note, drop);
                 }
             }
-            Ok((FileKind::Symlink, _)) => fs.read_link(inode).map(drop).unwrap_or_else(&mut note),
+            Ok((FileKind::Symlink, _)) => fs.read_link(inode).map_or_else(&mut note, drop),
             Ok(_) => {}
             Err(error) => note(error),
         }
@@ -111,10 +113,12 @@ fn check(folder: &str, least: usize, allowed: &[(&str, &str)]) {
     for (name, image) in images {
         let device = Arc::new(MemoryDevice::new(image));
         let (files, problems) = read_all(device.clone());
-        let replayed = (FORMAT.replay)(device).map(|replayed| (replayed.transactions, read_all(replayed.device)));
+        let replayed =
+            (FORMAT.replay)(device).map(|replayed| (replayed.transactions, read_all(replayed.device)));
         println!("{name}: {files} files, {problems:?}; after recovery {replayed:?}");
-        let is_allowed =
-            |problem: &String| allowed.iter().any(|(image, part)| name.contains(image) && problem.contains(part));
+        let is_allowed = |problem: &String| {
+            allowed.iter().any(|(image, part)| name.contains(image) && problem.contains(part))
+        };
         assert!(problems.iter().all(is_allowed), "{name}: {problems:?}");
         assert!(files > 0 || !problems.is_empty(), "{name}");
         match replayed {

@@ -49,7 +49,8 @@ fn tree(fs: &dyn FileSystem) -> BTreeMap<String, String> {
 
 fn line(fs: &dyn FileSystem, inode: Inode) -> String {
     let meta = fs.metadata(inode).unwrap();
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash =
+        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let (mut content, mut target) = ("-".to_owned(), "-".to_owned());
     match meta.kind {
         FileKind::Regular => content = hash(&filesystem::read_to_end(fs, inode, 64 << 20).unwrap()),
@@ -58,8 +59,10 @@ fn line(fs: &dyn FileSystem, inode: Inode) -> String {
     }
     let mut xattrs = fs.xattrs(inode).unwrap();
     xattrs.sort();
-    let xattrs: Vec<String> =
-        xattrs.iter().map(|(name, value)| format!("{}={}", name.escape_ascii(), &hash(value)[..16])).collect();
+    let xattrs: Vec<String> = xattrs
+        .iter()
+        .map(|(name, value)| format!("{}={}", name.escape_ascii(), &hash(value)[..16]))
+        .collect();
     format!(
         "{}\t{:04o}\t{}\t{}\t{}\t{}\t{}.{:09}\t{}\t{}:{}\t{content}\t{target}\t{}",
         meta.kind.letter(),
@@ -218,4 +221,3 @@ fn what_the_kernel_makes_of_our_recovery_needs_no_repair() {
         assert_eq!(said.contains("<CLEAN>"), is_done, "{name}: {said}");
     }
 }
-

@@ -47,7 +47,8 @@ impl Small {
         let (block, ag_blocks, ag_log) = (word(&image, 4), word(&image, 0x54), image[0x7c]);
         let at = ((start >> ag_log) * ag_blocks + (start & ((1 << ag_log) - 1))) * block;
         let old = dirty.to_vec()[at..at + word(&image, 0x60) * block].to_vec();
-        let is_record = |at: &usize| old[*at..].starts_with(&[0xfe, 0xed, 0xba, 0xbe]) && word(&old, at + 12) > 0;
+        let is_record =
+            |at: &usize| old[*at..].starts_with(&[0xfe, 0xed, 0xba, 0xbe]) && word(&old, at + 12) > 0;
         let lsn = |at: &usize| u64::from_be_bytes(*old[at + 16..].first_chunk().unwrap());
         let mut found: Vec<usize> = (0..old.len()).step_by(512).filter(is_record).collect();
         found.sort_by_key(lsn);
@@ -56,10 +57,15 @@ impl Small {
         let mut records = Vec::new();
         let mut chosen = Vec::new();
         for record in found.into_iter().rev() {
-            let headers = if word(&old, record + 8) & 2 == 0 { 1 } else { word(&old, record + 320).div_ceil(32768) } * 512;
+            let headers =
+                if word(&old, record + 8) & 2 == 0 { 1 } else { word(&old, record + 320).div_ceil(32768) }
+                    * 512;
             let data = word(&old, record + 12);
             let all: usize = chosen.iter().map(|(_, headers, data)| headers + data).sum();
-            if all + headers + data > most || word(&old, record + 4) != cycle || record + headers + data > old.len() {
+            if all + headers + data > most
+                || word(&old, record + 4) != cycle
+                || record + headers + data > old.len()
+            {
                 break;
             }
             chosen.push((record, headers, data));
@@ -174,7 +180,11 @@ fn survive(name: &str, most: usize, rounds: u32) {
         assert!(started.elapsed() < LIMIT, "{name}: mutation {round} takes {:?}", started.elapsed());
         recovered += u32::from(outcome.is_ok_and(|recovered| recovered));
     }
-    println!("{name}: {} records, {recovered} of {rounds} recovered, {:?}", small.records.len(), start.elapsed());
+    println!(
+        "{name}: {} records, {recovered} of {rounds} recovered, {:?}",
+        small.records.len(),
+        start.elapsed()
+    );
     // Both ends are reached: changes that stay unseen until the metadata is read, and refusals.
     assert!(recovered > rounds / 20 && recovered < rounds - rounds / 20, "{name}: {recovered} of {rounds}");
 }
