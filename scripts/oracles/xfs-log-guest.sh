@@ -53,7 +53,7 @@ list() { # device
     mount -t xfs $1 /mnt || { echo "no mount"; return; }
     cd /mnt
     /sbin/find . -printf "L %p %m %n %U %G %s %T@ %i %y -%l\n"
-    /sbin/find . -type f -print0 | xargs -0 /sbin/sha256sum
+    /sbin/find . -type f -print0 | xargs -r -0 /sbin/sha256sum
     cd /; umount /mnt
 }
 '

@@ -352,7 +352,7 @@ pub(super) mod tests {
             encode(
                 &Ring { device: &MemoryDevice::new(vec![0; 512]), offset: 0, blocks: 1024 },
                 &template(2, 32768, 0, 512),
-                &[long.clone()]
+                std::slice::from_ref(&long)
             )
             .is_none()
         );

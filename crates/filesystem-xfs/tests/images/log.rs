@@ -187,6 +187,23 @@ fn a_torn_last_record_is_as_if_never_written() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_forbids_writing() {
+    let mut image = unpack("xfs-log-v5.img.zst").to_vec();
+    let (start, length) = log_place(&image);
+    for block in headers(&image[start..start + length]) {
+        image[start + block * 512] = 0;
+    }
+    let device = Arc::new(MemoryDevice::new(image));
+    let opened = (FORMAT.open)(device.clone()).unwrap();
+    assert!(opened.value.info().needs_recovery);
+    assert!(opened.problems.len() == 1, "{:?}", opened.problems);
+    assert!((FORMAT.replay)(device).is_err());
+    let file = inode(&*opened.value, "/etc/fstab");
+    let error = opened.value.writable().unwrap().replace(file, b"x", Timestamp::default()).unwrap_err();
+    assert!(error.to_string().contains("before the log is replayed"), "{error}");
+}
+
+#[test]
 fn a_log_of_another_file_system_or_machine_is_refused() {
     let image = unpack("xfs-log-v4.img.zst").to_vec();
     let (start, length) = log_place(&image);
