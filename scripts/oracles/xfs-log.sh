@@ -84,7 +84,7 @@ make() { # case mkfs-options megabytes seed operations shutdown-flags [--quiet]
 }
 
 declare -A options=(
-    [default]="" [1k]="-b size=1024" [small-log]="-l size=4m" [rmapbt]="-m rmapbt=1" [nrext64]="-i nrext64=1 -m rmapbt=1"
+    [default]="" [1k]="-b size=1024" [small-log]="-l size=6m" [rmapbt]="-m rmapbt=1" [nrext64]="-i nrext64=1 -m rmapbt=1"
     [el7]="-m crc=1,finobt=0,reflink=0,bigtime=0 -i sparse=0" [stripes]="-l su=32k,size=8m" [4kn]="-s size=4096"
     [large-stripe]="-l su=256k,size=16m" [64k-dirs]="-n size=65536" [2k-inodes]="-i size=2048" [16-ags]="-d agcount=16"
 )
