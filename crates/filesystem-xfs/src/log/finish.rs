@@ -178,3 +178,63 @@ pub(super) fn may_be_settled(head: &Head) -> bool {
     let own = head.last.h_lsn.get();
     own == head.last.h_tail_lsn.get() && index(head.last.h_num_logops.get()) >= 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::head::find;
+    use crate::log::item::kind;
+    use crate::log::record::tests::{header, log_with};
+    use crate::log::record::{Record, Template};
+    use crate::log::state::is_settled;
+    use crate::log::transaction::Assembler;
+
+    fn intent(kind: u16, number: u8) -> Item {
+        let mut region = kind.to_le_bytes().to_vec();
+        region.extend_from_slice(&[1, 0, 1, 0, 0, 0, number]);
+        region.resize(40, number);
+        Item { count: 1, regions: vec![region] }
+    }
+
+    #[test]
+    fn duties_come_back_from_the_record_that_holds_them() {
+        let mut intents = Intents::default();
+        let items = [intent(kind::REVERSE_MAP, 9), intent(kind::EXTENT_FREE, 3)];
+        for item in &items {
+            intents.add(item, item.kind(0).unwrap(), 0).unwrap();
+        }
+        let template = Template { last: header(2, 32768), last_block: 0, head: 9, cycle: 1, unit: 4096 };
+        let empty = blockdev::MemoryDevice::new(vec![0; 512]);
+        let operations = duties(&Ring { device: &empty, offset: 64 * 512, blocks: 100 }, &intents);
+        let device = log_with(100, &template, &operations);
+        // The ring before the record was written in the same cycle.
+        for block in 0..9 {
+            blockdev::BlockDeviceMut::write_all_at(&device, &1_u32.to_be_bytes(), block * 512).unwrap();
+        }
+        let log = Ring { device: &device, offset: 0, blocks: 100 };
+        let head = find(&log, true).unwrap().unwrap();
+        assert_eq!((head.block, head.last_block, head.is_unmount), (17, 9, false));
+        assert!(is_settled(&log, &head, true));
+        let mut found = Vec::new();
+        let record = Record::read(&log, 9, true).unwrap();
+        Assembler::default()
+            .add(&record, &mut |transaction| {
+                found.extend(transaction.items);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(found[1..], items);
+        // A buffer that nothing wrote: a cancelled one, at the start of the log.
+        assert_eq!(found[0].kind(0).unwrap(), kind::BUFFER);
+        assert!(buffer::Format::decode(&found[0], 0).unwrap().is_cancelled());
+    }
+
+    #[test]
+    fn an_unmount_record_is_one() {
+        let template = Template { last: header(2, 32768), last_block: 0, head: 0, cycle: 1, unit: 512 };
+        let device = log_with(100, &template, &[unmount()]);
+        let log = Ring { device: &device, offset: 0, blocks: 100 };
+        let head = find(&log, true).unwrap().unwrap();
+        assert_eq!((head.block, head.is_unmount, head.cycle()), (2, true, 1));
+    }
+}
