@@ -81,5 +81,21 @@ if [ "$target" = luks ]; then
     { printf '\x03'; head -c 300000 "$work/image"; } >"$corpus/$name"
   done
 fi
+if [ "$target" = xfs ]; then
+  # Sectors of the dirty test images; empty records in the log are left out.
+  for image in ../test-images/filesystem/xfs-log-*.zst; do
+    zstd -dqcf "$image" >"$work/image"
+    python3 - "$work/image" "$corpus/$(basename "$image" .img.zst)" <<'P'
+import struct, sys
+image, out = open(sys.argv[1], "rb").read(), open(sys.argv[2], "wb")
+out.write(b"\3")
+for number in range(min(len(image) // 512, 65536)):
+    sector = image[number * 512:number * 512 + 512]
+    is_empty_record = sector[:4] == b"\xfe\xed\xba\xbe" and sector[12:16] == bytes(4)
+    if any(sector) and not is_empty_record:
+        out.write(struct.pack(">H", number) + sector)
+P
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

@@ -98,6 +98,26 @@ impl Features {
         self.crc && self.ro_compat & ro_compat::REFLINK != 0
     }
 
+    /// Whether the counts of the superblock are summed up from the groups after a crash.
+    pub(crate) fn has_lazy_counts(&self) -> bool {
+        self.crc || self.has_features2(features2::LAZY_COUNT)
+    }
+
+    /// Why a log of this file system cannot be recovered, if it cannot: the kernel refuses too.
+    pub(crate) fn reason_against_recovery(&self) -> Option<String> {
+        let known = (1_u32 << log_incompat::NAMES.len()).wrapping_sub(1);
+        if self.crc && self.log_incompat & !known != 0 {
+            let names = names(self.log_incompat & !known, &log_incompat::NAMES).join(", ");
+            return Some(format!("recovery with the log incompatible feature {names}"));
+        }
+        let known = (1_u32 << ro_compat::NAMES.len()).wrapping_sub(1);
+        if self.crc && self.ro_compat & !known != 0 {
+            let names = names(self.ro_compat & !known, &ro_compat::NAMES).join(", ");
+            return Some(format!("recovery with the read-only compatible feature {names}"));
+        }
+        None
+    }
+
     fn has_features2(&self, bit: u32) -> bool {
         self.version & version::MORE_BITS != 0 && self.features2 & bit != 0
     }

@@ -137,7 +137,7 @@ impl Geometry {
     }
 
     /// log2 of the inodes in a block.
-    fn inodes_per_block_log(&self) -> u8 {
+    pub(crate) fn inodes_per_block_log(&self) -> u8 {
         self.block_log.saturating_sub(self.inode_log)
     }
 

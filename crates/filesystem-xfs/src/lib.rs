@@ -18,6 +18,7 @@ mod mapping;
 mod number;
 mod open;
 mod read;
+mod secondary;
 mod span;
 mod stamp;
 mod superblock;

@@ -8,6 +8,7 @@ use ondisk::{Corrupt, Error, Guid, Parsed, Result};
 
 use crate::Xfs;
 use crate::log::{self, State};
+use crate::secondary;
 use crate::superblock::{self, Superblock};
 
 const KIND: &str = "xfs";
@@ -30,9 +31,9 @@ pub(crate) fn open(device: Device) -> Result<Opened> {
 }
 
 /// The device after recovery.
+#[expect(clippy::needless_pass_by_value, reason = "the list of formats asks for it")]
 pub(crate) fn replay(device: Device) -> Result<Replayed> {
-    let superblock = Superblock::read(&*device)?;
-    log::replay(device, superblock.log)
+    log::replay(&device)
 }
 
 pub(crate) fn open_xfs(device: Device) -> Result<Parsed<Xfs>> {
@@ -40,12 +41,18 @@ pub(crate) fn open_xfs(device: Device) -> Result<Parsed<Xfs>> {
     let mut problems: Vec<Error> = Vec::new();
     problems.extend(shorter_device(&*device, &superblock).map(Error::from));
     problems.extend(unfinished(&superblock).map(Error::from));
-    let state = log::state(&*device, superblock.log).unwrap_or_else(|error| {
+    match secondary::problems(&*device, &superblock) {
+        Ok(found) => problems.extend(found.into_iter().map(Error::from)),
+        Err(error) => problems.push(error),
+    }
+    let state = log::state(&*device, &superblock).unwrap_or_else(|error| {
         problems.push(error);
         State::Dirty
     });
-    if state == State::External {
-        problems.push(Error::unsupported("log", "an external log"));
+    match state {
+        State::External => problems.push(Error::unsupported("log", "an external log")),
+        State::Settled => problems.push(log::unfinished(&*device, &superblock)),
+        State::Clean | State::Dirty => {}
     }
     let info = info(&superblock, state);
     let (cache, writing) = (Mutex::default(), Mutex::default());

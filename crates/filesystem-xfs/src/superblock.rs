@@ -16,6 +16,9 @@ const STRUCTURE: &str = "superblock";
 /// `sb_magicnum`.
 pub(crate) const MAGIC: [u8; 4] = *b"XFSB";
 
+/// Bytes of `sb_icount` and `sb_ifree`.
+pub(crate) const INODES_AT: usize = 0x80;
+pub(crate) const FREE_INODES_AT: usize = 0x88;
 /// Byte of `sb_fdblocks`.
 pub(crate) const FREE_BLOCKS_AT: usize = 0x90;
 /// Byte of `sb_crc`.
@@ -109,6 +112,8 @@ pub(crate) struct Superblock {
     /// Inode number of the root directory.
     pub(crate) root: u64,
     pub(crate) log: LogPlace,
+    /// Bytes that every log record is a multiple of.
+    pub(crate) log_unit: usize,
     /// Free blocks of the data device.
     pub(crate) free_blocks: u64,
     /// Whether the kernel counts blocks and inodes per user, group or project.
@@ -164,6 +169,7 @@ impl Superblock {
         }
         Ok(Self {
             log: log_place(span, raw, &geometry)?,
+            log_unit: log_unit(raw, &geometry),
             geometry,
             features,
             uuid,
@@ -303,6 +309,14 @@ fn log_place(span: &Span<'_>, raw: &RawSuperblock, geometry: &Geometry) -> Check
             format_args!("{blocks} blocks at {start}"),
         )),
     }
+}
+
+/// The stripe of the log or its sector, whichever is larger.
+fn log_unit(raw: &RawSuperblock, geometry: &Geometry) -> usize {
+    let sector = 1_usize.checked_shl(u32::from(raw.sb_logsectlog)).unwrap_or_default();
+    let stripe = crate::number::index(raw.sb_logsunit.get());
+    let sizes = [stripe, sector, geometry.sector_size()];
+    sizes.into_iter().filter(|size| (512..=256 << 10).contains(size)).max().unwrap_or(512)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl FileSystemMut for Xfs {
 fn check_file_system(xfs: &Xfs) -> Result<()> {
     let refuse = |feature: &str| Err(Error::unsupported("XFS", feature));
     match xfs.log {
-        State::Clean => {}
+        State::Clean | State::Settled => {}
         State::Dirty => return refuse("writing before the log is replayed"),
         State::External => return refuse("writing with an external log"),
     }

@@ -86,7 +86,7 @@ pub(crate) fn free_space() -> Arc<MemoryDevice> {
     unpack("xfs-free-space.img.zst")
 }
 
-fn unpack(name: &str) -> Arc<MemoryDevice> {
+pub(crate) fn unpack(name: &str) -> Arc<MemoryDevice> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test-images/filesystem");
     let packed = std::fs::read(folder.join(name)).unwrap();
     let mut image = Vec::new();
@@ -204,4 +204,20 @@ pub(crate) fn inode(fs: &dyn FileSystem, path: &str) -> Inode {
 #[track_caller]
 pub(crate) fn content(fs: &dyn FileSystem, path: &str) -> Vec<u8> {
     filesystem::read_to_end(fs, inode(fs, path), 64 << 20).unwrap()
+}
+
+/// SplitMix64, so that a failure can be repeated from its number.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
 }

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
 mod common;
+mod corpus;
+mod log;
+mod log_mutation;
 mod mutation;
 mod reading;
 mod replacing;

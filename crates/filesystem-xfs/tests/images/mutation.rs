@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Image, Tree, forks, pattern};
+use crate::common::{Image, Random, Tree, forks, pattern};
 use blockdev::{BlockDevice, BlockDeviceMut, MemoryDevice, Overlay};
 use filesystem::{FileKind, Timestamp};
 use filesystem_xfs::FORMAT;
@@ -19,22 +19,6 @@ struct Target {
     offset: u64,
     length: usize,
     crc_at: Option<usize>,
-}
-
-/// SplitMix64, so that a failure can be repeated from its number.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
 }
 
 /// Finds the structures by their magic numbers. Blocks and directory blocks have `block` bytes.

@@ -223,21 +223,6 @@ impl BlockDevice for ReadOnly {
 }
 
 #[test]
-fn a_log_that_needs_recovery_forbids_writing() {
-    let image = forks();
-    let device = overlay(&image);
-    // The log of this image is one unmount record; another operation in its place is a change to recover.
-    let bytes = image.to_vec();
-    let header = bytes.chunks(512).position(|block| block.starts_with(&[0xfe, 0xed, 0xba, 0xbe])).unwrap();
-    device.write_all_at(&[0], (header as u64 + 1) * 512 + 9).unwrap();
-    let opened = (FORMAT.open)(device.clone()).unwrap();
-    assert!(opened.value.info().needs_recovery && opened.problems.is_empty());
-    let reason = (FORMAT.replay)(device.clone()).unwrap_err().to_string();
-    assert_eq!(reason, "log: log recovery is not supported");
-    assert!(refusal(&device, "/linked", b"x").contains("before the log is replayed"));
-}
-
-#[test]
 fn immutable_and_append_only_files_are_left_alone() {
     let Some(image) = Image::make("", &Tree::new().file("f", "x")) else { return };
     for (flag, reason) in [("immutable", "immutable"), ("append", "append-only")] {
