@@ -123,9 +123,9 @@ fn inspect_draws_the_stack() {
     assert_eq!(code, 0);
     let expected = format!(
         "centos7-vda.qcow2 (qcow2, 512 MiB) dos 000c7de1
-├─ p1         96 MiB  xfs  {BOOT_UUID} → /boot
+├─ p1         96 MiB  xfs  {BOOT_UUID}  92.5 MiB free → /boot
 └─ p2        415 MiB  volume group centos (LVM2, 4 MiB extents)
-   ├─ root      256 MiB  xfs  6f1c77a0-0b2d-4c3e-9a51-0c7de1000002 → /
+   ├─ root      256 MiB  xfs  6f1c77a0-0b2d-4c3e-9a51-0c7de1000002  252.4 MiB free → /
    └─ swap       16 MiB  swap  6f1c77a0-0b2d-4c3e-9a51-0c7de1000003
 system CentOS Linux 7 (Core) on centos/root
 ├─ /            centos/root (fstab line 9)

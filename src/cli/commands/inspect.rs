@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal, Write};
 
 use filesystem::FileKind;
 use filesystem::path::resolve;
-use storage::lost;
+use storage::{Content, lost};
 use volume::lvm2::{self, HistoryEntry};
 
 use crate::cli::Status;
 use crate::cli::args::{Common, Inspect, Output};
 use crate::cli::input::Disks;
-use crate::cli::render::{Style, found, json, tree};
+use crate::cli::render::{Facts, Style, found, json, tree};
 use crate::{Examination, examine};
 
 /// Where LVM2 keeps the texts that it wrote, on the guest.
@@ -30,15 +30,19 @@ pub(crate) fn run(common: &Common, args: &Inspect) -> anyhow::Result<Status> {
     if args.metadata_history {
         return metadata_history(common, &disks, &examination, &mut out);
     }
-    let problems = json::problems(&disks, &examination);
+    let mut problems = json::problems(&disks, &examination);
+    let facts = facts(&examination, &mut problems);
     if common.output == Output::Human {
-        tree::print(&mut out, &disks, &examination, &problems, Style::stdout(common.color))?;
+        let style = Style::stdout(common.color);
+        tree::print(&mut out, &disks, &examination, &facts, &problems, style)?;
     } else {
         let storage = &examination.storage;
         let devices = storage.iter();
         let body = json::Inspect {
             images: json::paths(&disks),
-            devices: devices.map(|(id, node)| json::DeviceJson::new(id, node, &examination)).collect(),
+            devices: devices
+                .map(|(id, node)| json::DeviceJson::new(id, node, &examination, facts.get(&id)))
+                .collect(),
             volume_groups: storage.groups.iter().map(json::GroupJson::new).collect(),
             arrays: storage.arrays.iter().map(|found| json::ArrayJson::new(found, storage)).collect(),
             systems: json::systems(&examination),
@@ -47,6 +51,30 @@ pub(crate) fn run(common: &Common, args: &Inspect) -> anyhow::Result<Status> {
         json::print(&mut out, &json::document("inspect", body), common.output)?;
     }
     Ok(Status::Clean)
+}
+
+/// What every file system says of itself, as a boot loader sees it. What is wrong with one is added to `problems`, unless
+/// it stands there already.
+fn facts(examination: &Examination, problems: &mut Vec<String>) -> Facts {
+    let mut facts = Facts::new();
+    for (id, node) in examination.storage.iter() {
+        if !matches!(node.content, Content::FileSystem { .. }) {
+            continue;
+        }
+        let said: Vec<String> = match node.open_bare() {
+            Ok(opened) => {
+                facts.insert(id, opened.value.info().clone());
+                opened.problems.iter().map(|problem| format!("{}: {problem}", node.path)).collect()
+            }
+            Err(error) => vec![format!("{}: {error}", node.path)],
+        };
+        for problem in said {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    facts
 }
 
 /// Searches every disk; a bar of percent on standard error, where that is a terminal.

@@ -8,7 +8,15 @@ pub(crate) mod json;
 mod style;
 pub(crate) mod tree;
 
+use std::collections::BTreeMap;
+
+use filesystem::FsInfo;
+use storage::NodeId;
+
 pub(crate) use style::Style;
+
+/// What file systems say of themselves.
+pub(crate) type Facts = BTreeMap<NodeId, FsInfo>;
 
 /// Text from an image, made safe for a terminal: control characters become their escapes.
 pub(crate) fn plain(text: &str) -> String {

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
+use filesystem::FsInfo;
 use storage::{Content, FoundArray, Node, NodeId, NodeKind};
 use volume::lvm2::VolumeGroup;
 use volume::md::Role;
 
-use super::{Style, plain, size};
+use super::{Facts, Style, plain, size};
 use crate::Examination;
 use crate::cli::input::Disks;
 
@@ -15,11 +16,12 @@ pub(crate) fn print(
     out: &mut dyn Write,
     disks: &Disks,
     examination: &Examination,
+    facts: &Facts,
     problems: &[String],
     style: Style,
 ) -> io::Result<()> {
     let storage = &examination.storage;
-    let drawing = Drawing { examination, style };
+    let drawing = Drawing { examination, facts, style };
     for (id, node) in storage.iter() {
         if let NodeKind::Disk(index) = node.kind {
             let format = disks.images.get(index).map_or("", |image| image.format());
@@ -61,6 +63,7 @@ pub(crate) fn print(
 /// A node, and what is drawn below it. What lies on several devices is drawn by itself.
 struct Drawing<'a> {
     examination: &'a Examination,
+    facts: &'a Facts,
     style: Style,
 }
 
@@ -153,12 +156,21 @@ impl Drawing<'_> {
                 true => String::new(),
                 false => format!(" → {}", self.style.green(&used.join(", "))),
             };
-            let (name, size, content) = (plain(&name), size(node.size), self.content(node));
-            writeln!(out, "{indent}{mark} {name:<8} {size:>8}  {content}{used}")?;
+            let (name, length, content) = (plain(&name), size(node.size), self.content(node));
+            let facts = self.facts.get(id).map_or_else(String::new, |info| self.facts_of(info));
+            writeln!(out, "{indent}{mark} {name:<8} {length:>8}  {content}{facts}{used}")?;
             let deeper = if is_last { "   " } else { "│  " };
             self.branch(out, *id, &format!("{indent}{deeper}"))?;
         }
         Ok(())
+    }
+
+    /// How much is free, and whether the kernel would recover something first.
+    fn facts_of(&self, info: &FsInfo) -> String {
+        let free = info.free.map_or_else(String::new, |free| format!("  {} free", size(free)));
+        let recovery =
+            if info.needs_recovery { self.style.yellow("  needs recovery") } else { String::new() };
+        format!("{}{recovery}", self.style.dim(&free))
     }
 
     /// The content of a node; a physical volume that is a whole group tells of the group too.

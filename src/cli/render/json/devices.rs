@@ -1,5 +1,6 @@
 //! The storage graph in JSON.
 
+use filesystem::FsInfo;
 use serde::Serialize;
 use storage::{Content, FoundArray, Node, NodeId, NodeKind, Storage};
 use volume::lvm2::{CopyVerdict, VolumeGroup};
@@ -35,12 +36,14 @@ pub(crate) struct DeviceJson {
     locked: Option<String>,
     /// Of a partition table, who would accept it.
     table: Option<TableJson>,
+    /// What the file system says of itself.
+    filesystem: Option<FileSystemJson>,
     /// Where the systems mount it.
     mounted: Vec<String>,
 }
 
 impl DeviceJson {
-    pub(crate) fn new(id: NodeId, node: &Node, examination: &Examination) -> Self {
+    pub(crate) fn new(id: NodeId, node: &Node, examination: &Examination, facts: Option<&FsInfo>) -> Self {
         let partition = match &node.kind {
             NodeKind::Partition(partition) => Some(partition),
             _ => None,
@@ -94,6 +97,13 @@ impl DeviceJson {
                 Content::Partitions(table) => Some(TableJson::new(table)),
                 _ => None,
             },
+            filesystem: facts.map(|info| FileSystemJson {
+                block_size: info.block_size,
+                size: info.size,
+                free: info.free,
+                needs_recovery: info.needs_recovery,
+                features: info.features.clone(),
+            }),
             mounted: examination
                 .guests
                 .iter()
@@ -103,6 +113,18 @@ impl DeviceJson {
                 .collect(),
         }
     }
+}
+
+/// Facts of a whole file system.
+#[derive(Debug, Serialize)]
+pub(crate) struct FileSystemJson {
+    /// Bytes, as the next two.
+    block_size: u32,
+    size: u64,
+    free: Option<u64>,
+    /// Whether the kernel would replay a journal, or finds it not unmounted.
+    needs_recovery: bool,
+    features: Vec<String>,
 }
 
 /// A partition table: what three readers would make of it, and both copies of a GPT.
