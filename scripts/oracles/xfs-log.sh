@@ -86,7 +86,7 @@ make() { # case mkfs-options megabytes seed operations shutdown-flags [--quiet]
 declare -A options=(
     [default]="" [1k]="-b size=1024" [small-log]="-l size=6m" [rmapbt]="-m rmapbt=1" [nrext64]="-i nrext64=1 -m rmapbt=1"
     [el7]="-m crc=1,finobt=0,reflink=0,bigtime=0 -i sparse=0" [stripes]="-l su=32k,size=8m" [4kn]="-s size=4096"
-    [large-stripe]="-l su=256k,size=16m" [64k-dirs]="-n size=65536" [2k-inodes]="-i size=2048" [8-ags]="-d agcount=8"
+    [large-stripe]="-l su=256k,size=24m" [64k-dirs]="-n size=65536" [2k-inodes]="-i size=2048" [8-ags]="-d agcount=8"
 )
 cases=(default 1k small-log rmapbt nrext64 el7 stripes 4kn large-stripe 64k-dirs 2k-inodes 8-ags)
 [ $# -gt 0 ] && cases=("$@")

@@ -280,3 +280,21 @@ fn wrong_kinds_and_wrong_numbers_are_damage() {
         assert!(fs.metadata(filesystem::Inode(number)).is_err(), "{number}");
     }
 }
+
+#[test]
+fn a_bad_copy_of_the_superblock_is_a_problem_and_nothing_more() {
+    let Some(image) = Image::make("-d agcount=2", &Tree::new().file("f", "x")) else { return };
+    let device = Arc::new(Overlay::new(image.device()));
+    let opened = (FORMAT.open)(device.clone()).unwrap();
+    let mut word = [0; 4];
+    device.read_exact_at(&mut word, 0x54).unwrap();
+    let second = u64::from(u32::from_be_bytes(word)) * u64::from(opened.value.info().block_size);
+    device.write_all_at(&[1], second + 0x5b).unwrap();
+    let opened = (FORMAT.open)(device).unwrap();
+    let corrupt = opened.problems[0].as_corrupt().unwrap();
+    assert_eq!(
+        (corrupt.structure, corrupt.offset, corrupt.field),
+        ("secondary superblock", second, "checksum")
+    );
+    assert_eq!((opened.problems.len(), content(&*opened.value, "/f")), (1, b"x".to_vec()));
+}
