@@ -1,8 +1,11 @@
 //! Several file systems as one tree.
 //!
-//! Inode numbers of the joined tree carry the index of their file system in the top byte.
+//! Inode numbers of the joined tree carry the index of their file system in the top byte. Those that need more bits
+//! themselves, as NTFS with its sequence numbers and btrfs with many subvolumes, get numbers in the order in which they
+//! are met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use filesystem::{DirEntry, Error, FileKind, FileSystem, FsInfo, Inode, Metadata, Result};
 use storage::NodeId;
@@ -11,6 +14,10 @@ use crate::model::SharedFs;
 
 /// Bits of an inode number that belong to the file system itself.
 const INODE_BITS: u32 = 56;
+/// Says that the rest is not a number of the file system but one that was given out here.
+const GIVEN: u64 = 1 << (INODE_BITS - 1);
+/// Numbers that are given out at most, a bound on memory.
+const MAX_GIVEN: usize = 1 << 22;
 /// Two bits of the top byte stay free for those who number files of several trees.
 const MAX_MEMBERS: usize = 64;
 
@@ -20,12 +27,20 @@ pub struct JoinedFs {
     members: Vec<(NodeId, SharedFs)>,
     /// The directory that is covered, by file system and inode, and the member that covers it.
     covered: BTreeMap<(usize, Inode), usize>,
+    given: Mutex<Given>,
+}
+
+/// The inode numbers that do not fit.
+#[derive(Default)]
+struct Given {
+    numbers: Vec<(usize, Inode)>,
+    index: HashMap<(usize, Inode), usize>,
 }
 
 impl JoinedFs {
     /// A tree of one file system, which lies on `node`.
     pub fn new(node: NodeId, root: SharedFs) -> Self {
-        Self { members: vec![(node, root)], covered: BTreeMap::new() }
+        Self { members: vec![(node, root)], covered: BTreeMap::new(), given: Mutex::default() }
     }
 
     /// Mounts `fs`, which lies on `node`, on a directory of this tree; a later mount covers an earlier one.
@@ -58,21 +73,41 @@ impl JoinedFs {
     }
 
     fn split(&self, inode: Inode) -> Result<(usize, Inode)> {
+        let unknown = || Error::unsupported("inode", format!("number {}", inode.0));
         let member = (inode.0 >> INODE_BITS) as usize;
         if member >= self.members.len() {
-            return Err(Error::unsupported("inode", format!("number {}", inode.0)));
+            return Err(unknown());
         }
-        Ok((member, Inode(inode.0 & ((1 << INODE_BITS) - 1))))
+        if inode.0 & GIVEN == 0 {
+            return Ok((member, Inode(inode.0 & (GIVEN - 1))));
+        }
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = given.numbers.get((inode.0 & (GIVEN - 1)) as usize).copied();
+        found.filter(|(of, _)| *of == member).ok_or_else(unknown)
     }
 
     fn join(&self, member: usize, inode: Inode) -> Result<Inode> {
         if let Some(above) = self.covered.get(&(member, inode)) {
             return self.join(*above, self.members[*above].1.root());
         }
-        if inode.0 >> INODE_BITS != 0 {
-            return Err(Error::unsupported("inode", format!("number {} in a joined tree", inode.0)));
+        let top = (member as u64) << INODE_BITS;
+        if inode.0 < GIVEN {
+            return Ok(Inode(top | inode.0));
         }
-        Ok(Inode((member as u64) << INODE_BITS | inode.0))
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = given.numbers.len();
+        let number = *given.index.entry((member, inode)).or_insert(next);
+        if number == next {
+            if next >= MAX_GIVEN {
+                given.index.remove(&(member, inode));
+                return Err(Error::unsupported(
+                    "guest",
+                    format!("more than {MAX_GIVEN} files with long numbers"),
+                ));
+            }
+            given.numbers.push((member, inode));
+        }
+        Ok(Inode(top | GIVEN | number as u64))
     }
 
     fn member(&self, inode: Inode) -> Result<(&dyn FileSystem, Inode)> {
@@ -134,6 +169,54 @@ mod tests {
     use filesystem::path::resolve;
 
     use super::*;
+
+    /// A file system whose numbers use all 64 bits.
+    struct Long(MemoryFs);
+
+    const LONG: u64 = 0xabcd << 48;
+
+    impl FileSystem for Long {
+        fn info(&self) -> &FsInfo {
+            self.0.info()
+        }
+        fn root(&self) -> Inode {
+            Inode(self.0.root().0 | LONG)
+        }
+        fn metadata(&self, inode: Inode) -> Result<Metadata> {
+            self.0.metadata(Inode(inode.0 ^ LONG))
+        }
+        fn read_dir(&self, dir: Inode) -> Result<Vec<DirEntry>> {
+            let entries = self.0.read_dir(Inode(dir.0 ^ LONG))?;
+            Ok(entries
+                .into_iter()
+                .map(|entry| DirEntry { inode: Inode(entry.inode.0 | LONG), ..entry })
+                .collect())
+        }
+        fn read_at(&self, file: Inode, buf: &mut [u8], offset: u64) -> Result<usize> {
+            self.0.read_at(Inode(file.0 ^ LONG), buf, offset)
+        }
+        fn read_link(&self, link: Inode) -> Result<Vec<u8>> {
+            self.0.read_link(Inode(link.0 ^ LONG))
+        }
+        fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+            self.0.xattrs(Inode(inode.0 ^ LONG))
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_length() {
+        let long = || Long(MemoryFs::new().file("/a/b", "text").directory("/c"));
+        let mut tree = JoinedFs::new(NodeId(1), Arc::new(long()));
+        tree.mount(resolve(&tree, b"/c").unwrap(), NodeId(2), Arc::new(long())).unwrap();
+        for (path, node) in [("/a/b", 1), ("/c/a/b", 2)] {
+            let inode = resolve(&tree, path.as_bytes()).unwrap();
+            assert_eq!(filesystem::read_to_end(&tree, inode, 100).unwrap(), b"text");
+            assert_eq!(resolve(&tree, path.as_bytes()).unwrap(), inode);
+            let (found, inner) = tree.locate(inode).unwrap();
+            assert_eq!((found, inner.0 >> 48), (NodeId(node), 0xabcd));
+        }
+        assert!(tree.metadata(Inode(GIVEN | 1000)).is_err());
+    }
 
     #[test]
     fn mounts_cover_directories_and_symlinks_cross_them() {
