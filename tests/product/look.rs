@@ -70,3 +70,26 @@ fn a_tree_is_copied_out() {
     let (code, _, err) = run(&["cp-out", &image, "/etc/fstab", folder.path().to_str().unwrap()]);
     assert!(code == 2 && err.contains("File exists"), "{err}");
 }
+
+#[test]
+fn a_system_in_subvolumes() {
+    use std::io::Read;
+    let packed = std::fs::read(sample("btrfs-subvolumes.raw.zst")).unwrap();
+    let mut content = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(packed.as_slice()).unwrap().read_to_end(&mut content).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.raw");
+    std::fs::write(&disk, content).unwrap();
+    let image = disk.to_str().unwrap();
+    let found = json(&["inspect", image]);
+    let system = &found["systems"][0];
+    assert_eq!(found["systems"].as_array().unwrap().len(), 1, "a snapshot is no system of its own");
+    assert_eq!((&system["mounts"][0]["subvolume"], &system["mounts"][0]["line"]), (&"@".into(), &1.into()));
+    assert_eq!(
+        (&system["mounts"][1]["target"], &system["mounts"][1]["subvolume"]),
+        (&"/home".into(), &"@home".into())
+    );
+    assert_eq!(run(&["cat", image, "/home/user/file"]).1, "of the user\n");
+    // The volume by itself shows what is mounted without options.
+    assert_eq!(run(&["cat", image, "--volume", "disk0", "/@before/etc/os-release"]).0, 0);
+}

@@ -47,7 +47,12 @@ pub static FORMAT: Format = Format {
     probe: open::probe,
     open: open::open,
     replay: open::replay,
-    set: Some(Set { member: open::set_member, open: open_set }),
+    set: Some(Set {
+        member: open::set_member,
+        open: open_set,
+        subvolumes: open::list_subvolumes,
+        open_subvolume: |devices, id| open_subvolume(devices, Select::Id(id)),
+    }),
 };
 
 /// An open file system.

@@ -372,3 +372,13 @@ fn info(superblock: &Superblock) -> FsInfo {
         features,
     }
 }
+
+/// What [`subvolumes`] finds, as the list of formats wants it; those that are deleted or out of reach are left out.
+pub(crate) fn list_subvolumes(devices: Vec<Device>) -> Result<Vec<filesystem::Subvolume>> {
+    let found = subvolumes(devices)?.value.into_iter().filter(|found| !found.is_deleted);
+    let of = |found: Subvolume| {
+        let (is_default, is_snapshot) = (found.is_default, found.is_snapshot());
+        Some(filesystem::Subvolume { id: found.id, path: found.path?, is_default, is_snapshot })
+    };
+    Ok(found.filter_map(of).collect())
+}

@@ -26,6 +26,23 @@ pub struct Set {
     pub member: fn(&dyn BlockDevice) -> Result<Option<SetMember>>,
     /// Opens the devices that are there, in any order, as [`Format::open`] does; what is missing is a problem.
     pub open: fn(Vec<Device>) -> Result<Opened>,
+    /// The trees in it that can be mounted by themselves, the top level first.
+    pub subvolumes: fn(Vec<Device>) -> Result<Vec<Subvolume>>,
+    /// As `open`, with this subvolume as root.
+    pub open_subvolume: fn(Vec<Device>, u64) -> Result<Opened>,
+}
+
+/// A tree of its own within a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subvolume {
+    /// What `subvolid=` takes.
+    pub id: u64,
+    /// What `subvol=` takes, without a slash at its start; empty for the top level.
+    pub path: Vec<u8>,
+    /// Whether it is mounted when no other is asked for.
+    pub is_default: bool,
+    /// Whether it was made from another.
+    pub is_snapshot: bool,
 }
 
 /// One of the devices of a file system.

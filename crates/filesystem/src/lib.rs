@@ -9,7 +9,7 @@ mod memory;
 mod metadata;
 pub mod path;
 
-pub use format::{Format, Identity, Opened, Replayed, Set, SetMember};
+pub use format::{Format, Identity, Opened, Replayed, Set, SetMember, Subvolume};
 pub use memory::MemoryFs;
 pub use metadata::{DirEntry, FileKind, FsInfo, Inode, Metadata, Timestamp};
 pub use ondisk::{Error, Parsed, Result};

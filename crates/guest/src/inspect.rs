@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use filesystem::FileSystem;
 use filesystem::path::{PathError, resolve};
+use filesystem::{FileSystem, Opened};
 use guest_files::fstab::{Entry, Fstab};
 use guest_files::os_release::OsRelease;
 use storage::{Bus, DeviceNames, Hardware, NodeId, Storage, Target, udev_node};
@@ -15,17 +15,17 @@ use crate::timeouts;
 /// Larger than any real configuration file.
 const CONFIG_LIMIT: u64 = 1 << 20;
 
+/// Subvolumes in which a root is looked for.
+const MAX_SUBVOLUMES: usize = 64;
+
 /// Every system installed on these disks, in the order of their root file systems.
 pub fn inspect(storage: &Storage) -> Vec<Guest> {
     storage.iter().filter_map(|(id, node)| inspect_root(storage, id, node)).collect()
 }
 
 fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option<Guest> {
-    let opened = node.open().ok()?;
+    let (opened, subvolume) = open_root(node)?;
     let fs: SharedFs = Arc::from(opened.value);
-    if !is_root(fs.as_ref()) {
-        return None;
-    }
     let mut problems: Vec<String> =
         opened.problems.iter().map(|error| format!("{}: {error}", node.path)).collect();
     let os_release = ["/etc/os-release", "/usr/lib/os-release"]
@@ -45,7 +45,7 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
     let mut guest = Guest {
         root,
         os_release,
-        mounts: vec![Mount { target: "/".into(), node: root, line: None }],
+        mounts: vec![Mount { target: "/".into(), node: root, line: None, subvolume }],
         tree: JoinedFs::new(root, fs),
         bus,
         device_timeout: timeouts::BUILT_IN,
@@ -55,6 +55,23 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
     join_mounts(storage, &mut guest);
     guest.device_timeout = timeouts::device_timeout(&guest.tree);
     Some(guest)
+}
+
+/// The root file system on a node: the tree that is mounted without options, else the first subvolume that is one.
+/// Snapshots are the same system at other times.
+fn open_root(node: &storage::Node) -> Option<(Opened, Option<String>)> {
+    let opened = node.open().ok()?;
+    if is_root(opened.value.as_ref()) {
+        return Some((opened, None));
+    }
+    let subvolumes = node.subvolumes().unwrap_or_default();
+    subvolumes.iter().filter(|found| !found.is_snapshot && !found.is_default).take(MAX_SUBVOLUMES).find_map(
+        |found| {
+            let opened = node.open_subvolume(found.id).ok()?;
+            let path = String::from_utf8_lossy(&found.path).into_owned();
+            is_root(opened.value.as_ref()).then_some((opened, Some(path)))
+        },
+    )
 }
 
 /// Mounts what fstab names, the shorter paths first, on hardware as the guest's own files speak of it.
@@ -85,17 +102,63 @@ fn join_mounts(storage: &Storage, guest: &mut Guest) {
             }
             continue;
         }
-        match mount(storage, &mut guest.tree, &target, node) {
-            Ok(()) => guest.mounts.push(Mount { target, node, line: Some(entry.line) }),
+        match mount(storage, &mut guest.tree, &target, node, entry) {
+            Ok(subvolume) => guest.mounts.push(Mount { target, node, line: Some(entry.line), subvolume }),
             Err(problem) => guest.problems.push(format!("/etc/fstab line {}: {problem}", entry.line)),
         }
     }
 }
 
-fn mount(storage: &Storage, tree: &mut JoinedFs, target: &str, node: NodeId) -> Result<(), String> {
-    let opened = storage.node(node).open().map_err(|error| error.to_string())?;
+/// Mounts one file system, or the subvolume of it that the entry asks for, whose path is returned.
+fn mount(
+    storage: &Storage,
+    tree: &mut JoinedFs,
+    target: &str,
+    node: NodeId,
+    entry: &Entry,
+) -> Result<Option<String>, String> {
+    let text = |error: filesystem::Error| error.to_string();
+    let device = storage.node(node);
+    let subvolume = subvolume_of(device, entry).map_err(text)?;
+    let opened = match &subvolume {
+        Some((id, _)) => device.open_subvolume(*id),
+        None => device.open(),
+    };
+    let opened = opened.map_err(text)?;
     let at = resolve(tree, target.as_bytes()).map_err(|error| error.to_string())?;
-    tree.mount(at, node, Arc::from(opened.value)).map_err(|error| error.to_string())
+    tree.mount(at, node, Arc::from(opened.value)).map_err(text)?;
+    Ok(subvolume.map(|(_, path)| path))
+}
+
+/// The subvolume that `subvol=` or `subvolid=` asks for, as the kernel reads them: the last one counts.
+fn subvolume_of(node: &storage::Node, entry: &Entry) -> Result<Option<(u64, String)>, filesystem::Error> {
+    let by_path = entry.option_value("subvol");
+    let by_id = entry.option_value("subvolid");
+    if by_path.is_none() && by_id.is_none() {
+        return Ok(None);
+    }
+    let found = node.subvolumes()?;
+    let trimmed = |path: &[u8]| -> Vec<u8> {
+        let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(&b'/')
+    };
+    let wanted = by_path.map(trimmed);
+    let number = by_id.and_then(|id| std::str::from_utf8(id).ok()?.parse::<u64>().ok());
+    // 0 stands for the top level.
+    let number = number.map(|number| if number == 0 { 5 } else { number });
+    let subvolume = found.iter().find(|subvolume| match &wanted {
+        Some(path) => subvolume.path == *path,
+        None => Some(subvolume.id) == number,
+    });
+    match subvolume {
+        Some(subvolume) if subvolume.is_default => Ok(None),
+        Some(subvolume) => Ok(Some((subvolume.id, String::from_utf8_lossy(&subvolume.path).into_owned()))),
+        None if found.is_empty() => Ok(None),
+        None => {
+            let named = by_path.or(by_id).map(String::from_utf8_lossy).unwrap_or_default();
+            Err(filesystem::Error::unavailable("file system", format!("there is no subvolume {named}")))
+        }
+    }
 }
 
 /// The bus that the kernel names in an fstab speak of.

@@ -62,6 +62,8 @@ pub struct Mount {
     pub node: NodeId,
     /// The fstab line, from 1, that says so; `None` for the root when fstab does not name it.
     pub line: Option<usize>,
+    /// The subvolume of the file system, where it is not the one that is mounted without options.
+    pub subvolume: Option<String>,
 }
 
 impl Guest {

@@ -1,7 +1,7 @@
 //! The graph as plain data.
 
 use blockdev::Device;
-use filesystem::{Error, Format, Identity, Opened};
+use filesystem::{Error, Format, Identity, Opened, Subvolume};
 use luks::Container;
 use volume::lvm2::{PhysicalVolume, VolumeGroup};
 use volume::md::Array;
@@ -251,6 +251,35 @@ impl Node {
     pub fn open_bare(&self) -> Result<Opened, Error> {
         let (format, device, others) = self.openable()?;
         open_all(format, device, others)
+    }
+
+    /// The subvolumes of the file system, the top level first; none where its format has none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn subvolumes(&self) -> Result<Vec<Subvolume>, Error> {
+        let (format, device, others) = self.openable()?;
+        let Some(set) = &format.set else { return Ok(Vec::new()) };
+        let devices = std::iter::once(device).chain(others.iter().cloned());
+        (set.subvolumes)(devices.collect())
+    }
+
+    /// As [`open`](Self::open), with the subvolume of this number as root.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); there is no such subvolume.
+    pub fn open_subvolume(&self, id: u64) -> Result<Opened, Error> {
+        let (format, device, others) = self.openable()?;
+        let set = format.set.as_ref().ok_or_else(|| Error::unsupported(format.name, "a subvolume"))?;
+        // What cannot be replayed is read as it lies there, and says so.
+        let (device, reason) = match (format.replay)(device.clone()) {
+            Ok(replayed) => (replayed.device, None),
+            Err(reason) => (device, Some(reason)),
+        };
+        let devices = std::iter::once(device).chain(others.iter().cloned());
+        let mut opened = (set.open_subvolume)(devices.collect(), id)?;
+        opened.problems.extend(reason);
+        Ok(opened)
     }
 
     fn openable(&self) -> Result<(&'static Format, Device, &[Device]), Error> {

@@ -41,10 +41,12 @@ pub(crate) fn print(
         writeln!(out, "{} on {}", style.bold(&title), plain(&storage.node(guest.root).path))?;
         for (index, mount) in guest.mounts.iter().enumerate() {
             let mark = if index + 1 == guest.mounts.len() { "└─" } else { "├─" };
+            let subvolume = mount.subvolume.as_ref();
+            let subvolume = subvolume.map_or_else(String::new, |path| format!(" subvolume {}", plain(path)));
             let line = mount.line.map_or_else(String::new, |line| format!(" (fstab line {line})"));
             writeln!(
                 out,
-                "{mark} {:<12} {}{}",
+                "{mark} {:<12} {}{subvolume}{}",
                 plain(&mount.target),
                 plain(&storage.node(mount.node).path),
                 style.dim(&line)

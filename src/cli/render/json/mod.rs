@@ -246,6 +246,8 @@ struct MountJson {
     volume: String,
     /// The fstab line that says so.
     line: Option<usize>,
+    /// The subvolume, where it is not the default one.
+    subvolume: Option<String>,
 }
 
 pub(crate) fn systems(examination: &Examination) -> Vec<System> {
@@ -265,6 +267,7 @@ pub(crate) fn systems(examination: &Examination) -> Vec<System> {
                     target: mount.target.clone(),
                     volume: path(mount.node),
                     line: mount.line,
+                    subvolume: mount.subvolume.clone(),
                 })
                 .collect(),
         })
