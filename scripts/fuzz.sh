@@ -97,5 +97,15 @@ for number in range(min(len(image) // 512, 65536)):
 P
   done
 fi
+if [ "$target" = fat ]; then
+  for options in "-F 12 -s 4" "-F 16 -s 1" "-F 32 -s 1"; do
+    truncate -s 4M "$work/image"
+    # shellcheck disable=SC2086
+    mkfs.fat $options "$work/image" >/dev/null
+    mcopy -i "$work/image" -Q -s fuzz_targets ::/ 2>/dev/null || true
+    head -c 600000 "$work/image" >"$corpus/${options//[- ]/}"
+    rm "$work/image"
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001
