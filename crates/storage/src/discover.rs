@@ -1,5 +1,6 @@
 //! Probing and stacking.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use blockdev::{Device, Slice};
@@ -30,7 +31,13 @@ const MAX_NODES: usize = 10_000;
 /// Probes `disks` and everything on them; what is encrypted is opened with `keys`. Never fails: what cannot be read is
 /// a problem of its node.
 pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
-    let mut walk = Walk { storage: Storage::default(), keys, members: Vec::new(), unknown: Vec::new() };
+    let mut walk = Walk {
+        storage: Storage::default(),
+        keys,
+        members: Vec::new(),
+        unknown: Vec::new(),
+        depths: Vec::new(),
+    };
     for (index, disk) in disks.iter().enumerate() {
         walk.add(Node {
             path: format!("disk{index}"),
@@ -54,6 +61,8 @@ struct Walk<'a> {
     members: Vec<(NodeId, Member)>,
     /// Where nothing known was found, and a physical volume may have lost its label.
     unknown: Vec<NodeId>,
+    /// For each node, how many devices lie below it, itself included.
+    depths: Vec<usize>,
 }
 
 impl Walk<'_> {
@@ -62,7 +71,9 @@ impl Walk<'_> {
         let id = NodeId(self.storage.nodes.len());
         let mut partitions = Vec::new();
         let mut opened = None;
-        let depth = node.parents.iter().map(|parent| self.depth(*parent)).max().unwrap_or(0);
+        let below = node.parents.iter().filter_map(|parent| self.depths.get(parent.0));
+        let depth = below.max().copied().unwrap_or(0);
+        self.depths.push(depth + 1);
         if depth > MAX_DEPTH || id.0 > MAX_NODES {
             node.problems.push(Error::unsupported("device", "so many devices one within the other"));
         } else if let Some(device) = node.device.clone() {
@@ -95,12 +106,6 @@ impl Walk<'_> {
             });
         }
         id
-    }
-
-    /// How many devices lie below a node, itself included.
-    fn depth(&self, id: NodeId) -> usize {
-        let parents = self.storage.node(id).parents.iter();
-        parents.map(|parent| self.depth(*parent)).max().unwrap_or(0) + 1
     }
 
     /// `path`, or, where a node has it already, `path` with a number behind it.
@@ -240,11 +245,11 @@ impl Walk<'_> {
     /// Assembles arrays and volume groups until nothing is new. What is whole comes first: a missing part may lie on it.
     fn assemble(&mut self) {
         while self.storage.nodes.len() <= MAX_NODES
-            && (self.next_array(true)
-                || self.next_group(true)
+            && (self.next_arrays(true)
+                || self.next_groups(true)
                 || self.recover()
-                || self.next_array(false)
-                || self.next_group(false))
+                || self.next_arrays(false)
+                || self.next_groups(false))
         {}
         let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
         self.storage.problems.extend(lvm2::assemble(&pvs).problems);
@@ -305,20 +310,24 @@ impl Walk<'_> {
         false
     }
 
-    /// Adds one array that is not yet there.
-    fn next_array(&mut self, must_be_whole: bool) -> bool {
+    /// Adds the arrays that are not yet there; whether there were any. All at once, for assembling costs as much as there
+    /// are members.
+    fn next_arrays(&mut self, must_be_whole: bool) -> bool {
         let known: Vec<_> = self.storage.arrays.iter().map(|found| found.array.uuid).collect();
         if self.members.iter().all(|(_, member)| known.contains(&member.superblock.array_uuid)) {
             return false;
         }
         let members: Vec<Member> = self.members.iter().map(|(_, member)| member.clone()).collect();
-        let next = md::assemble(&members).into_iter().find(|found| {
-            let array = &found.value;
+        let is_next = |array: &Array| {
             !known.contains(&array.uuid) && (!must_be_whole || !array.is_degraded && array.device.is_ok())
-        });
-        let Some(found) = next else { return false };
-        self.add_array(found.value, found.problems);
-        true
+        };
+        let next: Vec<_> = md::assemble(&members).into_iter().filter(|found| is_next(&found.value)).collect();
+        let is_any = !next.is_empty();
+        for found in next {
+            // Members that are found from here on are behind those that the array counts.
+            self.add_array(found.value, found.problems);
+        }
+        is_any
     }
 
     fn add_array(&mut self, array: Array, problems: Vec<Error>) {
@@ -350,19 +359,22 @@ impl Walk<'_> {
         self.add(Node { path, kind, parents, size, device, content: Content::Unknown, problems });
     }
 
-    /// Adds one volume group that is not yet there.
-    fn next_group(&mut self, must_be_whole: bool) -> bool {
+    /// Adds the volume groups that are not yet there; whether there were any.
+    fn next_groups(&mut self, must_be_whole: bool) -> bool {
         let pvs: Vec<PhysicalVolume> = self.storage.pvs.iter().map(|(_, pv)| pv.clone()).collect();
-        let next = lvm2::assemble(&pvs).value.into_iter().find(|found| {
-            let group = &found.value;
+        let known: BTreeSet<String> = self.storage.groups.iter().map(|group| group.uuid.clone()).collect();
+        let is_next = |group: &lvm2::VolumeGroup| {
             let is_whole = group.pvs.iter().all(|pv| pv.device.is_some());
-            let is_known = self.storage.groups.iter().any(|known| known.uuid == group.uuid);
-            !is_known && (is_whole || !must_be_whole)
-        });
-        let Some(found) = next else { return false };
-        self.storage.problems.extend(found.problems);
-        self.add_group(found.value);
-        true
+            !known.contains(&group.uuid) && (is_whole || !must_be_whole)
+        };
+        let assembled = lvm2::assemble(&pvs).value;
+        let next: Vec<_> = assembled.into_iter().filter(|found| is_next(&found.value)).collect();
+        let is_any = !next.is_empty();
+        for found in next {
+            self.storage.problems.extend(found.problems);
+            self.add_group(found.value);
+        }
+        is_any
     }
 
     fn add_group(&mut self, group: lvm2::VolumeGroup) {

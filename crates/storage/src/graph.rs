@@ -1,5 +1,7 @@
 //! The graph as plain data.
 
+use std::collections::BTreeSet;
+
 use blockdev::Device;
 use filesystem::{Error, Format, Identity, Opened, Subvolume};
 use luks::Container;
@@ -164,15 +166,19 @@ impl Storage {
 
     /// The disks below a node, as indices in the order given, ascending.
     pub fn disks_below(&self, id: NodeId) -> Vec<usize> {
-        let node = self.node(id);
-        if let NodeKind::Disk(index) = node.kind {
-            return vec![index];
+        // Each node once: the ways down through groups of groups can be more than anyone can walk.
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![id]);
+        let mut disks = BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.node(id).kind {
+                NodeKind::Disk(index) => drop(disks.insert(index)),
+                _ => todo.extend(&self.node(id).parents),
+            }
         }
-        let mut disks: Vec<usize> =
-            node.parents.iter().flat_map(|parent| self.disks_below(*parent)).collect();
-        disks.sort_unstable();
-        disks.dedup();
-        disks
+        disks.into_iter().collect()
     }
 }
 
@@ -304,5 +310,36 @@ fn open_all(format: &Format, device: Device, others: &[Device]) -> Result<Opened
             (set.open)(devices)
         }
         _ => (format.open)(device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten volumes over ten volumes, twenty times: 10^20 ways down, and one disk.
+    #[test]
+    fn ways_down_are_not_counted() {
+        let node = |kind, parents| Node {
+            path: String::new(),
+            kind,
+            parents,
+            size: 0,
+            device: None,
+            content: Content::Unknown,
+            problems: Vec::new(),
+        };
+        let decrypted = || NodeKind::Decrypted { uuid: String::new(), slot: 0 };
+        let mut storage = Storage::default();
+        storage.nodes.push(node(NodeKind::Disk(3), Vec::new()));
+        let mut last = vec![NodeId(0)];
+        for _ in 0..20 {
+            let first = storage.nodes.len();
+            for _ in 0..10 {
+                storage.nodes.push(node(decrypted(), last.clone()));
+            }
+            last = (first..first + 10).map(NodeId).collect();
+        }
+        assert_eq!(storage.disks_below(last[9]), [3]);
     }
 }
