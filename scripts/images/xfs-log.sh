@@ -137,7 +137,7 @@ P
 sleep 1
 xfs_io -x -c 'shutdown -f' "$work/mnt"
 umount "$work/mnt"
-describe xfs-log-1k "-b size=1024 -m reflink=0 -i sparse=1" "Version 5 with blocks of 1 KiB, records of up to 256 KiB, and a log that went round." "$(uname -r)"
+describe xfs-log-1k "-b size=1024 -m reflink=0 -i sparse=1" "Version 5 with blocks of 1 KiB and records of up to 256 KiB." "$(uname -r)"
 
 fresh "-m crc=0,finobt=0,reflink=0,rmapbt=0,bigtime=0,inobtcount=0 -n ftype=0" guest
 { cat "$work/changes"; echo 'cd /; xfs_io -x -c "shutdown -f" /mnt'; } >"$work/script"
