@@ -163,7 +163,8 @@ fn damage_is_named_and_the_rest_is_read() {
     };
     assert!(damaged(table + size + 4 * (cluster + 1)).contains("something else in table 1"));
     assert!(damaged(6 * 512 + 0x30).contains("FAT backup boot sector at byte 3120"));
-    assert!(damaged(table + 7).is_empty() || !open(good.clone()).value.info().needs_recovery);
+    assert!(damaged(table + 7).contains("something else in table 1"));
+    assert!(!open(good.clone()).value.info().needs_recovery);
     let mut dirty = good.clone();
     dirty[0x41] = 1;
     assert!(open(dirty).value.info().needs_recovery);

@@ -147,7 +147,7 @@ fn what_cryptsetup_formats() {
                 format!("offset: {} [bytes]", container.offset),
                 format!("cipher: {}", container.encryption),
                 format!("sector: {} [bytes]", container.sector_size),
-                format!("Epoch:          \t{}", container.copies[0].sequence_id).replace("          \t", ""),
+                format!("Epoch: {}", container.copies[0].sequence_id),
                 container.key_slots[0].kdf.name().to_owned(),
             ] {
                 let squeezed = |text: &str| text.split_whitespace().collect::<String>();
