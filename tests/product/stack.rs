@@ -63,6 +63,35 @@ fn an_encrypted_device_opens_by_file_or_descriptor_and_never_by_an_argument() {
     assert!(out.contains("a key slot asks for 64 KiB of memory; the limit is 0 KiB"), "{out}");
 }
 
+/// Standard input can be read only once, and opens every image all the same.
+#[test]
+fn one_key_for_all_images_of_a_preflight() {
+    if !has("qemu-img") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let key = file(folder.path(), "key", b"abc");
+    let secret = format!("secret,id=key,file={key}");
+    let images = ["a.qcow2", "b.qcow2"].map(|name| folder.path().join(name).display().to_string());
+    let sample = crate::support::sample("centos7-uuid.qcow2").display().to_string();
+    for image in &images {
+        let options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+        let (code, said) = judge(
+            "qemu-img",
+            &["convert", "--object", &secret, "-O", "qcow2", "-o", options, &sample, image],
+        );
+        assert_eq!(code, 0, "{said}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_guestmend"))
+        .args(["preflight", "--passphrase-file", "-", &images[0], &images[1]])
+        .env("NO_COLOR", "1")
+        .stdin(std::fs::File::open(&key).unwrap())
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.lines().count() == 2, "{out}");
+}
+
 #[test]
 fn both_headers_are_judged_on_one_line_each() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use anyhow::Context;
+use luks::Keyring;
 use storage::Bus;
 
 use crate::cli::Status;
 use crate::cli::args::{Common, Output, Preflight};
-use crate::cli::input::Disks;
+use crate::cli::input::{self, Disks};
 use crate::cli::render::{Style, human, json, plain};
 use crate::examine;
 use crate::machine::{DiskOrder, Machine};
@@ -30,6 +32,8 @@ fn machines() -> Vec<Machine> {
 
 pub(crate) fn run(common: &Common, args: &Preflight) -> anyhow::Result<Status> {
     let images = collect(&args.paths)?;
+    // Once for all images: standard input can be read only once, and nobody wants to be asked for each.
+    let keys = Arc::new(input::keys(common)?);
     let jobs =
         args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get), NonZero::get);
     let mut worst = if images.is_empty() { Status::Failed } else { Status::Clean };
@@ -39,12 +43,12 @@ pub(crate) fn run(common: &Common, args: &Preflight) -> anyhow::Result<Status> {
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| -> anyhow::Result<()> {
         for _ in 0..jobs.min(images.len()) {
-            let (sender, next, images) = (sender.clone(), &next, &images);
+            let (sender, next, images, keys) = (sender.clone(), &next, &images, &keys);
             scope.spawn(move || {
                 while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let index = images.iter().position(|other| other == image).unwrap_or(0);
                     // The receiver is gone only when printing failed; then nobody waits for the rest.
-                    if sender.send((index, one(common, image))).is_err() {
+                    if sender.send((index, one(common, keys, image))).is_err() {
                         break;
                     }
                 }
@@ -108,9 +112,9 @@ struct Verdict {
     body: json::Preflight,
 }
 
-fn one(common: &Common, path: &Path) -> Verdict {
+fn one(common: &Common, keys: &Arc<Keyring>, path: &Path) -> Verdict {
     let image = path.to_string_lossy().into_owned();
-    match examine_one(common, path) {
+    match examine_one(common, keys, path) {
         Ok((status, line, findings, scenarios)) => {
             let verdict = match status {
                 Status::Clean => "ok",
@@ -137,8 +141,8 @@ fn one(common: &Common, path: &Path) -> Verdict {
 
 type Judged = (Status, String, Vec<json::FindingJson>, Vec<json::Scenario>);
 
-fn examine_one(common: &Common, path: &Path) -> anyhow::Result<Judged> {
-    let disks = Disks::open(common, &[path.to_owned()])?;
+fn examine_one(common: &Common, keys: &Arc<Keyring>, path: &Path) -> anyhow::Result<Judged> {
+    let disks = Disks::open_with(common, keys.clone(), &[path.to_owned()])?;
     let machines = machines();
     let examination = examine(&disks.devices(), &disks.keys, &machines);
     if examination.guests.is_empty() {
