@@ -1,12 +1,10 @@
 //! Finding installed systems, and joining what they mount.
 
-use std::sync::Arc;
-
+use filesystem::FileSystem;
 use filesystem::path::{PathError, resolve};
-use filesystem::{FileSystem, Opened};
 use guest_files::fstab::{Entry, Fstab};
 use guest_files::os_release::OsRelease;
-use storage::{Bus, DeviceNames, Hardware, NodeId, Storage, Target, udev_node};
+use storage::{Bus, DeviceNames, Hardware, NodeId, Storage, Target, View, udev_node};
 
 use crate::joined::JoinedFs;
 use crate::model::{ConfigFile, Guest, Mount, SharedFs};
@@ -25,7 +23,7 @@ pub fn inspect(storage: &Storage) -> Vec<Guest> {
 
 fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option<Guest> {
     let (opened, subvolume) = open_root(node)?;
-    let fs: SharedFs = Arc::from(opened.value);
+    let fs: SharedFs = opened.fs;
     let mut problems: Vec<String> =
         opened.problems.iter().map(|error| format!("{}: {error}", node.path)).collect();
     let os_release = ["/etc/os-release", "/usr/lib/os-release"]
@@ -59,17 +57,17 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
 
 /// The root file system on a node: the tree that is mounted without options, else the first subvolume that is one.
 /// Snapshots are the same system at other times.
-fn open_root(node: &storage::Node) -> Option<(Opened, Option<String>)> {
-    let opened = node.open().ok()?;
-    if is_root(opened.value.as_ref()) {
+fn open_root(node: &storage::Node) -> Option<(View, Option<String>)> {
+    let opened = node.kernel_view().ok()?;
+    if is_root(opened.fs.as_ref()) {
         return Some((opened, None));
     }
     let subvolumes = node.subvolumes().unwrap_or_default();
     subvolumes.iter().filter(|found| !found.is_snapshot && !found.is_default).take(MAX_SUBVOLUMES).find_map(
         |found| {
-            let opened = node.open_subvolume(found.id).ok()?;
+            let opened = View::from(node.open_subvolume(found.id).ok()?);
             let path = String::from_utf8_lossy(&found.path).into_owned();
-            is_root(opened.value.as_ref()).then_some((opened, Some(path)))
+            is_root(opened.fs.as_ref()).then_some((opened, Some(path)))
         },
     )
 }
@@ -121,12 +119,11 @@ fn mount(
     let device = storage.node(node);
     let subvolume = subvolume_of(device, entry).map_err(text)?;
     let opened = match &subvolume {
-        Some((id, _)) => device.open_subvolume(*id),
-        None => device.open(),
+        Some((id, _)) => View::from(device.open_subvolume(*id).map_err(text)?),
+        None => device.kernel_view().map_err(|error| error.to_string())?,
     };
-    let opened = opened.map_err(text)?;
     let at = resolve(tree, target.as_bytes()).map_err(|error| error.to_string())?;
-    tree.mount(at, node, Arc::from(opened.value)).map_err(text)?;
+    tree.mount(at, node, opened.fs).map_err(text)?;
     Ok(subvolume.map(|(_, path)| path))
 }
 

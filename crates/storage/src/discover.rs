@@ -10,7 +10,7 @@ use volume::lvm2::{self, PhysicalVolume};
 use volume::md::{self, Array, Member};
 use volume::{Partition, read_table};
 
-use crate::graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Storage};
+use crate::graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Storage, Views};
 use crate::signature;
 
 /// Every file system format that can be opened, in the order of probing.
@@ -47,6 +47,7 @@ pub fn discover(disks: &[Device], keys: &Keyring) -> Storage {
             device: Some(disk.clone()),
             content: Content::Unknown,
             problems: Vec::new(),
+            views: Views::default(),
         });
     }
     walk.assemble();
@@ -103,6 +104,7 @@ impl Walk<'_> {
                 device: Some(device),
                 content: Content::Unknown,
                 problems: Vec::new(),
+                views: Views::default(),
             });
         }
         id
@@ -239,7 +241,16 @@ impl Walk<'_> {
         let path = format!("{}/p{}", parent.path, partition.number);
         let size = partition.length;
         let kind = NodeKind::Partition(partition);
-        self.add(Node { path, kind, parents: vec![disk], size, device, content: Content::Unknown, problems });
+        self.add(Node {
+            path,
+            kind,
+            parents: vec![disk],
+            size,
+            device,
+            content: Content::Unknown,
+            problems,
+            views: Views::default(),
+        });
     }
 
     /// Assembles arrays and volume groups until nothing is new. What is whole comes first: a missing part may lie on it.
@@ -356,7 +367,16 @@ impl Walk<'_> {
         // Its place in the list is taken before what lies on it is looked at.
         let node = NodeId(self.storage.nodes.len());
         self.storage.arrays.push(FoundArray { node, array, members });
-        self.add(Node { path, kind, parents, size, device, content: Content::Unknown, problems });
+        self.add(Node {
+            path,
+            kind,
+            parents,
+            size,
+            device,
+            content: Content::Unknown,
+            problems,
+            views: Views::default(),
+        });
     }
 
     /// Adds the volume groups that are not yet there; whether there were any.
@@ -410,6 +430,7 @@ impl Walk<'_> {
                 device,
                 content: Content::Unknown,
                 problems,
+                views: Views::default(),
             });
         }
         self.storage.groups.push(group);

@@ -1,9 +1,11 @@
 //! The graph as plain data.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use blockdev::Device;
-use filesystem::{Error, Format, Identity, Opened, Subvolume};
+use filesystem::{Error, FileSystem, Format, Identity, Opened, Subvolume};
 use luks::Container;
 use volume::lvm2::{PhysicalVolume, VolumeGroup};
 use volume::md::Array;
@@ -57,6 +59,36 @@ pub struct Node {
     pub content: Content,
     /// What was wrong with the node or the structures on it.
     pub problems: Vec<Error>,
+    /// Its file system, once somebody asked for it.
+    pub views: Views,
+}
+
+/// A file system that was opened for everyone who reads it.
+#[derive(Clone)]
+pub struct View {
+    /// The reader.
+    pub fs: Arc<dyn FileSystem>,
+    /// What was wrong on the way to it.
+    pub problems: Vec<Arc<Error>>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({})", self.fs.info().kind)
+    }
+}
+
+impl From<Opened> for View {
+    fn from(opened: Opened) -> Self {
+        Self { fs: Arc::from(opened.value), problems: opened.problems.into_iter().map(Arc::new).collect() }
+    }
+}
+
+/// The two views of one file system, opened at most once each.
+#[derive(Debug, Default)]
+pub struct Views {
+    boot_loader: OnceLock<Result<View, Arc<Error>>>,
+    kernel: OnceLock<Result<View, Arc<Error>>>,
 }
 
 /// What kind of device a node is.
@@ -231,7 +263,41 @@ impl Node {
         }
     }
 
-    /// Opens the file system as the kernel will see it: with its journal replayed in memory.
+    /// The file system as the kernel will see it, opened once for all who read it; see [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn kernel_view(&self) -> Result<View, Arc<Error>> {
+        let opened = self.views.kernel.get_or_init(|| {
+            let (format, device, others) = self.openable()?;
+            match (format.replay)(device.clone()) {
+                // Nothing was replayed: both see the same.
+                Ok(replayed) if Arc::ptr_eq(&replayed.device, &device) => self.boot_loader_view(),
+                Ok(replayed) => Ok(open_all(format, replayed.device, others)?.into()),
+                Err(reason) => {
+                    let mut view = self.boot_loader_view()?;
+                    view.problems.push(Arc::new(reason));
+                    Ok(view)
+                }
+            }
+        });
+        opened.clone()
+    }
+
+    /// The file system as a boot loader sees it, opened once for all who read it; see [`open_bare`](Self::open_bare).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn boot_loader_view(&self) -> Result<View, Arc<Error>> {
+        let opened = self.views.boot_loader.get_or_init(|| {
+            let (format, device, others) = self.openable()?;
+            Ok(open_all(format, device, others)?.into())
+        });
+        opened.clone()
+    }
+
+    /// Opens the file system as the kernel will see it: with its journal replayed in memory. What is read through it stays as it
+    /// is now, whatever is written later: for looking only, [`kernel_view`](Self::kernel_view) is cheaper.
     ///
     /// Where the journal cannot be replayed, the reason is among the problems and the view is that of a boot
     /// loader, which is better than none.
@@ -328,6 +394,7 @@ mod tests {
             device: None,
             content: Content::Unknown,
             problems: Vec::new(),
+            views: Views::default(),
         };
         let decrypted = || NodeKind::Decrypted { uuid: String::new(), slot: 0 };
         let mut storage = Storage::default();

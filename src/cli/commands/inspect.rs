@@ -61,9 +61,9 @@ fn facts(examination: &Examination, problems: &mut Vec<String>) -> Facts {
         if !matches!(node.content, Content::FileSystem { .. }) {
             continue;
         }
-        let said: Vec<String> = match node.open_bare() {
+        let said: Vec<String> = match node.boot_loader_view() {
             Ok(opened) => {
-                facts.insert(id, opened.value.info().clone());
+                facts.insert(id, opened.fs.info().clone());
                 opened.problems.iter().map(|problem| format!("{}: {problem}", node.path)).collect()
             }
             Err(error) => vec![format!("{}: {error}", node.path)],
