@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Crates by floor, the ground first. A crate may use the floors below its own.
 const FLOORS: [&[&str]; 9] = [
-    &["blockdev", "guest-files"],
+    &["blockdev", "boot-files", "guest-files"],
     &["ondisk"],
     &["luks"],
     &["image", "volume", "filesystem"],
