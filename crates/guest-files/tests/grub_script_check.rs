@@ -6,26 +6,48 @@ use std::process::{Command, Stdio};
 
 use guest_files::grub_cfg::{GrubCfg, Reader};
 
-/// `Some(true)` when the tool has no complaint; `None` without the tool.
-fn judge(script: &[u8]) -> Option<bool> {
+/// What the tool complains about, `None` when it does not; an outer `None` without the tool.
+fn complaint(script: &[u8]) -> Option<Option<String>> {
     let mut child = Command::new("grub-script-check")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .ok()?;
     // The tool may stop reading at the first error.
     let _ = child.stdin.take()?.write_all(script);
-    Some(child.wait().ok()?.success())
+    let output = child.wait_with_output().ok()?;
+    Some((!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+fn judge(script: &[u8]) -> Option<bool> {
+    complaint(script).map(|complaint| complaint.is_none())
 }
 
 fn agrees(script: &[u8], what: &str) -> bool {
-    let Some(theirs) = judge(script) else { return true };
+    let Some(complaint) = complaint(script) else { return true };
+    let theirs = complaint.is_none();
     let cfg = GrubCfg::parse_as(script, Reader::ScriptCheck);
     assert_eq!(cfg.to_bytes(), script);
     let ours = cfg.is_sound();
     let shown = script.get(..script.len().min(400)).unwrap_or_default();
     assert_eq!(ours, theirs, "{what}: {:?}\n{:?}", String::from_utf8_lossy(shown), cfg.errors().next());
+    if let (Some(error), Some(complaint)) = (cfg.errors().next(), complaint) {
+        let messages =
+            error.messages.iter().map(|message| format!("error: {message}.\n")).collect::<String>();
+        let is_fatal = messages.contains("YYLMAX");
+        assert!(
+            is_fatal || complaint.starts_with(&messages),
+            "{what}: {:?}\n{messages}\n{complaint}",
+            String::from_utf8_lossy(shown)
+        );
+        let rest = complaint.get(messages.len()..).unwrap_or_default();
+        assert!(
+            is_fatal || rest.starts_with("Syntax error at line"),
+            "{what}: {:?}\n{messages}\n{complaint}",
+            String::from_utf8_lossy(shown)
+        );
+    }
     ours
 }
 

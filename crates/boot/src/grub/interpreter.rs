@@ -368,12 +368,11 @@ impl<'w> Machine<'w> {
                         return self.lose(unknown);
                     }
                     SyntaxErrorKind::WordTooLong => {
-                        let text = error.kind.messages().concat();
-                        self.state.end = Some(End::Fatal(text));
+                        self.state.end = Some(End::Fatal(error.messages.concat()));
                     }
                     _ => {
-                        for message in error.kind.messages() {
-                            self.print(&origin, (*message).to_owned());
+                        for message in &error.messages {
+                            self.print(&origin, message.clone());
                         }
                     }
                 }

@@ -153,6 +153,7 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let mut at = start;
         let mut is_plain = true;
+        let mut is_bad = false;
         let mut parts = Vec::new();
         let mut run = Vec::new();
         while let Some(byte) = self.byte(at) {
@@ -179,15 +180,10 @@ impl<'a> Lexer<'a> {
                     is_plain = false;
                     flush(&mut parts, &mut run);
                     let end = self.closing(start, at + 1, b'"')?;
-                    // The scanner gives up in the middle of the word, behind all of it.
                     let inner = self.bytes(at + 1..end);
-                    match double_quoted(&inner, &mut parts) {
-                        Some(()) => at = end + 1,
-                        None => {
-                            self.at = end + 1;
-                            return Err((SyntaxErrorKind::BadToken, start..end + 1));
-                        }
-                    }
+                    // The whole token is read before its inside is looked at.
+                    is_bad |= double_quoted(&inner, &mut parts).is_none();
+                    at = end + 1;
                 }
                 b'$' if self.byte(at + 1) == Some(b'"') => {
                     is_plain = false;
@@ -216,6 +212,9 @@ impl<'a> Lexer<'a> {
         }
         self.check_length(start, at)?;
         self.at = at;
+        if is_bad {
+            return Err((SyntaxErrorKind::BadToken, start..at));
+        }
         let kind = if is_plain { plain_kind(&run) } else { Kind::Word };
         flush(&mut parts, &mut run);
         Ok(Token { kind, range: start..at, parts })

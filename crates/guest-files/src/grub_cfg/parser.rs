@@ -15,10 +15,12 @@ pub(super) fn units(text: &Text, range: Range<usize>, lines: &[usize]) -> Vec<Un
     let mut start = range.start;
     while start < range.end {
         let lexer = Lexer::new(text, start..range.end);
-        let mut parser = Parser { lexer, text, lines, ahead: None, depth: 0 };
+        let mut parser =
+            Parser { lexer, text, lines, ahead: None, depth: 0, is_between: false, can_restart: false };
         let commands = parser.script().map_err(|(kind, at)| {
             let span = text.span(&(at.start..at.end.min(range.end)));
-            SyntaxError { line: line_of(lines, span.start), span, kind }
+            let messages = parser.messages(kind, &at);
+            SyntaxError { line: line_of(lines, span.start), span, kind, messages }
         });
         let end = parser.lexer.line_end.min(range.end).max(start + 1);
         let span = text.span(&(start..end));
@@ -34,6 +36,10 @@ struct Parser<'a> {
     lines: &'a [usize],
     ahead: Option<Token>,
     depth: usize,
+    /// Whether a statement may start here, behind something else.
+    is_between: bool,
+    /// Whether the token that cannot stand here could start a statement.
+    can_restart: bool,
 }
 
 type Parse<T> = Result<T, (SyntaxErrorKind, Range<usize>)>;
@@ -52,8 +58,36 @@ impl Parser<'_> {
         Ok(self.ahead.take().unwrap_or(Token { kind: Kind::End, range: end..end, parts: Vec::new() }))
     }
 
+    /// GRUB's parser gives up at once between statements. Inside of one it starts over, with the same token.
+    fn messages(&self, kind: SyntaxErrorKind, at: &Range<usize>) -> Vec<String> {
+        let bad = match kind {
+            SyntaxErrorKind::WordTooLong => return vec!["token too large, exceeds YYLMAX".to_owned()],
+            SyntaxErrorKind::TooDeep => return vec!["memory exhausted".to_owned()],
+            SyntaxErrorKind::UnexpectedEnd => Some("out of memory".to_owned()),
+            SyntaxErrorKind::BadToken if at.len() == 1 => {
+                let token = self.text.bytes.get(at.clone()).unwrap_or_default();
+                Some(String::from_utf8_lossy(token).into_owned())
+            }
+            SyntaxErrorKind::BadToken | SyntaxErrorKind::UnexpectedToken => None,
+        };
+        let rest: &[&str] = match (self.is_between, self.can_restart) {
+            (true, _) => &["syntax error"],
+            (false, false) => &["syntax error", "Incorrect command", "syntax error"],
+            (false, true) => {
+                &["syntax error", "Incorrect command", "syntax error", "Incorrect command", "syntax error"]
+            }
+        };
+        bad.into_iter().chain(rest.iter().map(|text| (*text).to_owned())).collect()
+    }
+
     fn unexpected<T>(&mut self) -> Parse<T> {
         let token = self.take()?;
+        let starters = [Reserved::If, Reserved::For, Reserved::While, Reserved::Until, Reserved::Function];
+        self.can_restart = match token.kind {
+            Kind::Name | Kind::Word => true,
+            Kind::Reserved(reserved) => starters.contains(&reserved),
+            _ => false,
+        };
         Err((SyntaxErrorKind::UnexpectedToken, token.range))
     }
 
@@ -80,17 +114,31 @@ impl Parser<'_> {
 
     fn script(&mut self) -> Parse<Vec<Command>> {
         let mut commands = Vec::new();
-        self.newlines()?;
+        while self.peek()? == Kind::Newline {
+            self.take()?;
+            self.is_between = true;
+        }
         while self.peek()? != Kind::End {
-            commands.push(match self.peek()? {
+            let kind = self.peek()?;
+            let starts = matches!(kind, Kind::Name | Kind::Word | Kind::Reserved(_));
+            self.is_between &= !starts || self.cannot_start(kind);
+            commands.push(match kind {
                 Kind::Reserved(Reserved::Function) => self.function()?,
                 _ => self.command()?,
             });
-            if !self.delimiters()? {
+            if !matches!(self.peek()?, Kind::Newline | Kind::Semicolon) {
                 return self.unexpected();
             }
+            self.take()?;
+            self.is_between = true;
+            self.newlines()?;
         }
         Ok(commands)
+    }
+
+    fn cannot_start(&self, kind: Kind) -> bool {
+        let starters = [Reserved::If, Reserved::For, Reserved::While, Reserved::Until, Reserved::Function];
+        matches!(kind, Kind::Reserved(reserved) if !starters.contains(&reserved))
     }
 
     /// Commands, and whether a delimiter stands behind the last.

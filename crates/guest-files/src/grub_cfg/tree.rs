@@ -120,6 +120,8 @@ pub struct SyntaxError {
     pub line: usize,
     /// Why.
     pub kind: SyntaxErrorKind,
+    /// What GRUB prints, in order, without the leading `error: ` and the full stop.
+    pub messages: Vec<String>,
 }
 
 /// Why a unit is no script.
@@ -135,18 +137,6 @@ pub enum SyntaxErrorKind {
     WordTooLong,
     /// More levels than GRUB's parser has room for.
     TooDeep,
-}
-
-impl SyntaxErrorKind {
-    /// What GRUB prints, in order, without the leading `error: ` and the full stop.
-    pub fn messages(self) -> &'static [&'static str] {
-        match self {
-            Self::UnexpectedToken | Self::BadToken => &["syntax error", "Incorrect command", "syntax error"],
-            Self::UnexpectedEnd => &["out of memory", "syntax error", "Incorrect command", "syntax error"],
-            Self::WordTooLong => &["fatal error: token too large, exceeds YYLMAX"],
-            Self::TooDeep => &["memory exhausted"],
-        }
-    }
 }
 
 impl Word {
