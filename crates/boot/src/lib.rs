@@ -4,6 +4,7 @@
 //! in *pass*, *fail* or *unknown*; what was not examined is unknown, never a pass.
 
 pub mod fstab;
+pub mod grub;
 mod simulate;
 mod trace;
 mod unit_name;

@@ -4,8 +4,12 @@
 //! nothing else. Any bytes can be parsed, and `parse(bytes).to_bytes() == bytes`: a line that is not
 //! understood is kept, never dropped. Nothing here does I/O.
 
+pub mod bls;
 mod edit;
 pub mod fstab;
+pub mod grub_cfg;
+pub mod grub_default;
+pub mod grubenv;
 pub mod os_release;
 
 pub use edit::{Edit, EditError, apply};
