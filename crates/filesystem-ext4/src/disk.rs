@@ -22,6 +22,11 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A device whose superblock is known.
+    pub fn new(device: Device, superblock: Superblock) -> Self {
+        Self { device, superblock }
+    }
+
     /// Reads the superblock; a checksum that does not fit, and a device that is too short, are problems.
     ///
     /// # Errors
@@ -41,7 +46,7 @@ impl Disk {
             let corrupt = Corrupt::new("superblock", PRIMARY, "s_blocks_count", expected, superblock.blocks);
             problems.push(corrupt.into());
         }
-        Ok(Parsed { value: Self { device, superblock }, problems })
+        Ok(Parsed { value: Self::new(device, superblock), problems })
     }
 
     /// What is wrong with the group descriptors: checksums, and tables outside the file system. Stops where
@@ -63,7 +68,11 @@ impl Disk {
         problems
     }
 
-    fn judge_group(&self, descriptor: &GroupDescriptor) -> Result<(), Corrupt> {
+    /// Refuses a descriptor whose checksum does not fit, or whose places lie outside the file system.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn judge_group(&self, descriptor: &GroupDescriptor) -> Result<(), Corrupt> {
         descriptor.verify_checksum(self.superblock.checksums)?;
         let places = [
             ("bg_block_bitmap", descriptor.block_bitmap(), 1),
@@ -124,6 +133,16 @@ impl Disk {
     /// # Errors
     /// `Io`; `Corrupt` for a number that no inode has, and for a damaged inode.
     pub fn inode(&self, number: u32) -> Result<Inode> {
+        let offset = self.inode_offset(number)?;
+        let bytes = read_bytes(&*self.device, offset, inode::length(&self.superblock))?;
+        Ok(Inode::decode(&self.superblock, number, offset, bytes)?)
+    }
+
+    /// The first byte of the inode with this number.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` for a number that no inode has, and for a damaged group descriptor.
+    pub(crate) fn inode_offset(&self, number: u32) -> Result<u64> {
         let (group, within) = inode::place(&self.superblock, number).ok_or_else(|| {
             Corrupt::new(
                 inode::STRUCTURE,
@@ -140,9 +159,7 @@ impl Disk {
             let (structure, offset) = (group_descriptor::STRUCTURE, descriptor.offset);
             return Err(Corrupt::new(structure, offset, "bg_inode_table", expected, table).into());
         }
-        let offset = self.offset_of(table).saturating_add(within);
-        let bytes = read_bytes(&*self.device, offset, inode::length(&self.superblock))?;
-        Ok(Inode::decode(&self.superblock, number, offset, bytes)?)
+        Ok(self.offset_of(table).saturating_add(within))
     }
 
     /// The inode with this number, which must be of this kind.

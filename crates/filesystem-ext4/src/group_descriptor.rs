@@ -18,6 +18,9 @@ pub const INODE_UNINIT: u16 = 0x1;
 /// `bg_flags`: the block bitmap was never written.
 pub const BLOCK_UNINIT: u16 = 0x2;
 
+/// `bg_flags`: the inode table was written with zeros.
+pub const ITABLE_ZEROED: u16 = 0x4;
+
 /// The name of the structure in errors.
 pub(crate) const STRUCTURE: &str = "group descriptor";
 
@@ -151,6 +154,37 @@ impl GroupDescriptor {
         self.raw.bg_free_blocks_count_hi.set(high);
     }
 
+    /// Stores the number of free inodes.
+    pub fn set_free_inodes(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_free_inodes_count_lo.set(low);
+        self.raw.bg_free_inodes_count_hi.set(high);
+    }
+
+    /// Inodes at the end of the table that were never used.
+    pub fn unused_inodes(&self) -> u32 {
+        join16(self.raw.bg_itable_unused_lo, self.raw.bg_itable_unused_hi)
+    }
+
+    /// Stores the number of inodes that were never used.
+    pub fn set_unused_inodes(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_itable_unused_lo.set(low);
+        self.raw.bg_itable_unused_hi.set(high);
+    }
+
+    /// Directories whose inodes lie in this group.
+    pub fn used_directories(&self) -> u32 {
+        join16(self.raw.bg_used_dirs_count_lo, self.raw.bg_used_dirs_count_hi)
+    }
+
+    /// Stores the number of directories.
+    pub fn set_used_directories(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_used_dirs_count_lo.set(low);
+        self.raw.bg_used_dirs_count_hi.set(high);
+    }
+
     /// Compares the checksum of the block bitmap, where there is one.
     ///
     /// # Errors
@@ -176,6 +210,18 @@ impl GroupDescriptor {
             let (low, high) = halves16(computed);
             self.raw.bg_block_bitmap_csum_lo.set(low);
             self.raw.bg_block_bitmap_csum_hi.set(high);
+        }
+    }
+}
+
+impl GroupDescriptor {
+    /// Stores the checksum of the inode bitmap, where there is one.
+    pub fn stamp_inode_bitmap(&mut self, superblock: &Superblock, bitmap: &[u8]) {
+        let length = to_usize(superblock.inodes_per_group.get().div_ceil(8));
+        if let (Some(seed), Some(covered)) = (superblock.checksums.seed(), bitmap.get(..length)) {
+            let (low, high) = halves16(crc32c_raw(seed, covered));
+            self.raw.bg_inode_bitmap_csum_lo.set(low);
+            self.raw.bg_inode_bitmap_csum_hi.set(high);
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod dir_index;
 mod directory;
 pub mod disk;
 pub mod extent_tree;
+mod fast_commit;
 pub mod features;
 mod format;
 pub mod group_descriptor;

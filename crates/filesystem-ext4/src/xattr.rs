@@ -184,6 +184,31 @@ fn decode_block(disk: &Disk, block: FsBlock) -> Result<Vec<Entry>> {
     Ok(decode(STRUCTURE, &bytes, offset, size_of::<RawHeader>(), 0)?)
 }
 
+/// The block as it is with one user less; `None` when it had only one, and is free now.
+///
+/// # Errors
+/// `Io`, `Corrupt`; `Unsupported` when values lie in inodes, which have users of their own.
+pub(crate) fn released(disk: &Disk, block: FsBlock) -> Result<Option<Vec<u8>>> {
+    if decode_block(disk, block)?.iter().any(|entry| entry.raw.e_value_inum.get() != 0) {
+        return Err(Error::unsupported("attribute block", "letting go of values in inodes"));
+    }
+    let mut bytes = disk.block(block)?;
+    let Ok((header, _)) = RawHeader::mut_from_prefix(&mut bytes) else { return Ok(None) };
+    let users = header.h_refcount.get();
+    if users <= 1 {
+        return Ok(None);
+    }
+    header.h_refcount.set(users.saturating_sub(1));
+    if let Some(seed) = disk.superblock.checksums.seed() {
+        header.h_checksum.set(0);
+        let computed = crc32c_raw(crc32c_raw(seed, &block.0.to_le_bytes()), &bytes);
+        if let Ok((header, _)) = RawHeader::mut_from_prefix(&mut bytes) {
+            header.h_checksum.set(computed);
+        }
+    }
+    Ok(Some(bytes))
+}
+
 /// All attributes of an inode with full names; ACLs in the form that Linux' system calls show.
 ///
 /// # Errors
