@@ -1,9 +1,13 @@
 //! A device and the superblock that explains it: where groups, inodes and blocks are.
 
+use std::sync::Arc;
+
 use blockdev::Device;
 use filesystem::FileKind;
 use ondisk::{Corrupt, Parsed, Result, read_bytes};
 
+use crate::backup;
+use crate::cache::Cache;
 use crate::group_descriptor::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
 use crate::superblock::{PRIMARY, RawSuperblock, Superblock};
@@ -12,19 +16,59 @@ use crate::units::{FsBlock, to_usize};
 /// How many damaged group descriptors are reported one by one.
 const MAX_GROUP_PROBLEMS: usize = 16;
 
-/// A device that holds a file system. Keeps no cache: what was written is what is read.
+/// A device that holds a file system. What was written is what is read, unless a reader that is told of writes
+/// has asked for a [cache](Self::cached).
 #[derive(Debug)]
 pub struct Disk {
     /// Where the bytes are.
     pub device: Device,
     /// The superblock, as it was when the device was opened.
     pub superblock: Superblock,
+    cache: Option<Cache>,
 }
 
 impl Disk {
     /// A device whose superblock is known.
     pub fn new(device: Device, superblock: Superblock) -> Self {
-        Self { device, superblock }
+        Self { device, superblock, cache: None }
+    }
+
+    /// The same with a cache for metadata.
+    pub(crate) fn cached(self) -> Self {
+        Self { cache: Some(Cache::default()), ..self }
+    }
+
+    /// Forgets what was read: the device was written to.
+    pub(crate) fn forget(&self) {
+        if let Some(cache) = &self.cache {
+            cache.clear();
+        }
+    }
+
+    /// One whole block of metadata.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn metadata_block(&self, block: FsBlock) -> Result<Arc<Vec<u8>>> {
+        match &self.cache {
+            Some(cache) => cache.block(block, self.superblock.block_size, || self.block(block)),
+            None => self.block(block).map(Arc::new),
+        }
+    }
+
+    /// Bytes within a block of metadata.
+    fn metadata(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
+        if self.cache.is_some() {
+            let (block, within) = self.superblock.block_size.split(offset);
+            let within = to_usize(within);
+            // Near the end of a device that was cut short a whole block may not be there.
+            if let Ok(bytes) = self.metadata_block(FsBlock(block))
+                && let Some(part) = bytes.get(within..within.saturating_add(length))
+            {
+                return Ok(part.to_vec());
+            }
+        }
+        read_bytes(&*self.device, offset, length)
     }
 
     /// Reads the superblock; a checksum that does not fit, and a device that is too short, are problems.
@@ -35,7 +79,7 @@ impl Disk {
         let raw = RawSuperblock::read(&*device)?.ok_or_else(|| {
             Corrupt::new("device", 0, "size", format_args!("at least {}", 2 * PRIMARY), device.size())
         })?;
-        let superblock = Superblock::decode(&raw)?;
+        let superblock = Superblock::decode(&raw).map_err(|error| backup::with_hint(&*device, error))?;
         let mut problems = Vec::new();
         if let Err(corrupt) = raw.verify_checksum() {
             problems.push(corrupt.into());
@@ -79,7 +123,15 @@ impl Disk {
             ("bg_inode_bitmap", descriptor.inode_bitmap(), 1),
             ("bg_inode_table", descriptor.inode_table(), self.inode_table_blocks()),
         ];
+        let descriptors = self.superblock.own_block().after(1)
+            ..self.superblock.own_block().after(1).after(group_descriptor::table_blocks(&self.superblock));
         for (field, first, count) in places {
+            let is_over = first < descriptors.end && first.after(count) > descriptors.start;
+            if is_over {
+                let expected = format!("not in the group descriptors, up to {}", descriptors.end);
+                let offset = descriptor.offset;
+                return Err(Corrupt::new(group_descriptor::STRUCTURE, offset, field, expected, first));
+            }
             if !self.superblock.holds(first, count) {
                 let expected = format!("{count} blocks within {}", self.superblock.blocks);
                 return Err(Corrupt::new(
@@ -111,7 +163,7 @@ impl Disk {
             let expected = format!("below {}", self.superblock.groups);
             return Err(Corrupt::new(group_descriptor::STRUCTURE, offset, "group", expected, group).into());
         }
-        let bytes = read_bytes(&*self.device, offset, to_usize(self.superblock.descriptor_size))?;
+        let bytes = self.metadata(offset, to_usize(self.superblock.descriptor_size))?;
         Ok(GroupDescriptor::decode(&self.superblock, group, bytes))
     }
 
@@ -121,6 +173,15 @@ impl Disk {
     /// `Io`.
     pub fn block(&self, block: FsBlock) -> Result<Vec<u8>> {
         read_bytes(&*self.device, self.offset_of(block), self.superblock.block_size.length())
+    }
+
+    /// Blocks side by side; `count` is small.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn blocks(&self, first: FsBlock, count: u64) -> Result<Vec<u8>> {
+        let length = self.superblock.block_size.bytes().saturating_mul(count);
+        read_bytes(&*self.device, self.offset_of(first), to_usize(length))
     }
 
     /// The first byte of a block.
@@ -134,7 +195,7 @@ impl Disk {
     /// `Io`; `Corrupt` for a number that no inode has, and for a damaged inode.
     pub fn inode(&self, number: u32) -> Result<Inode> {
         let offset = self.inode_offset(number)?;
-        let bytes = read_bytes(&*self.device, offset, inode::length(&self.superblock))?;
+        let bytes = self.metadata(offset, inode::length(&self.superblock))?;
         Ok(Inode::decode(&self.superblock, number, offset, bytes)?)
     }
 
@@ -152,14 +213,29 @@ impl Disk {
                 number,
             )
         })?;
+        let table = match &self.cache {
+            Some(cache) => cache.table(group, || self.inode_table(group))?,
+            None => self.inode_table(group)?,
+        };
+        Ok(self.offset_of(table).saturating_add(within))
+    }
+
+    /// Where a group's inode table begins: as its descriptor says, or where that is damaged as a copy of it does.
+    fn inode_table(&self, group: u32) -> Result<FsBlock> {
         let descriptor = self.group(group)?;
         let table = descriptor.inode_table();
-        if !self.superblock.holds(table, self.inode_table_blocks()) {
-            let expected = format!("within {} blocks", self.superblock.blocks);
-            let (structure, offset) = (group_descriptor::STRUCTURE, descriptor.offset);
-            return Err(Corrupt::new(structure, offset, "bg_inode_table", expected, table).into());
+        if self.judge_group(&descriptor).is_ok() {
+            return Ok(table);
         }
-        Ok(self.offset_of(table).saturating_add(within))
+        if let Some(copy) = self.good_copy(group)? {
+            return Ok(copy.inode_table());
+        }
+        if self.superblock.holds(table, self.inode_table_blocks()) {
+            return Ok(table);
+        }
+        let expected = format!("within {} blocks", self.superblock.blocks);
+        let (structure, offset) = (group_descriptor::STRUCTURE, descriptor.offset);
+        Err(Corrupt::new(structure, offset, "bg_inode_table", expected, table).into())
     }
 
     /// The inode with this number, which must be of this kind.

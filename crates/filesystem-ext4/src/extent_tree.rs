@@ -245,7 +245,7 @@ fn walk_node(
             continue;
         }
         visit(Piece::Node(*block))?;
-        let bytes = disk.block(*block)?;
+        let bytes = disk.metadata_block(*block)?;
         let offset = disk.offset_of(*block);
         // Depths fall from the root's, at most 5, so this ends.
         let bounds = Bounds { range: *start..end, depth: depth.checked_sub(1) };

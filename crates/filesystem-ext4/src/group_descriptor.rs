@@ -89,6 +89,31 @@ impl GroupDescriptor {
         superblock.block_size.offset_of(block).saturating_add(within)
     }
 
+    /// The first byte of a copy of the descriptor of `group`: that behind the superblock that group `backup`
+    /// begins with, or with meta_bg that in the second group of its metagroup. `None` where there is none.
+    pub fn copy_offset(superblock: &Superblock, group: u32, backup: u32) -> Option<u64> {
+        let size = u64::from(superblock.descriptor_size);
+        let per_block = superblock.block_size.bytes().checked_div(size)?;
+        let table_block = u64::from(group).checked_div(per_block)?;
+        let within = u64::from(group).checked_rem(per_block)?.checked_mul(size)?;
+        let is_meta = superblock.features.has_incompat(incompat::META_BG)
+            && table_block >= u64::from(superblock.first_meta_bg);
+        let block = if is_meta {
+            let second = u32::try_from(table_block.checked_mul(per_block)?.checked_add(1)?).ok()?;
+            let holder = Some(second).filter(|second| *second < superblock.groups)?;
+            superblock.group_blocks(holder).0.after(superblock.has_superblock(holder).into())
+        } else {
+            superblock.group_blocks(backup).0.after(1).after(table_block)
+        };
+        Some(superblock.block_size.offset_of(block).saturating_add(within))
+    }
+
+    /// The same descriptor at another place.
+    pub(crate) fn moved_to(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
     /// Takes the bytes of a descriptor apart; any bytes are a descriptor.
     pub fn decode(superblock: &Superblock, group: u32, bytes: Vec<u8>) -> Self {
         let mut padded = [0; size_of::<RawGroupDescriptor>()];
@@ -242,8 +267,16 @@ pub fn base_blocks(superblock: &Superblock, group: u32) -> u64 {
     if !has_superblock {
         return 0;
     }
-    let tables = if has_meta { first_meta } else { u64::from(superblock.groups).div_ceil(per_block.max(1)) };
-    tables.saturating_add(superblock.reserved_descriptor_blocks.into()).saturating_add(1)
+    table_blocks(superblock).saturating_add(superblock.reserved_descriptor_blocks.into()).saturating_add(1)
+}
+
+/// Blocks of descriptors behind a superblock; with meta_bg those of the metagroups that have none of their own.
+pub(crate) fn table_blocks(superblock: &Superblock) -> u64 {
+    let size = u64::from(superblock.descriptor_size);
+    let per_block = superblock.block_size.bytes().checked_div(size).unwrap_or(1);
+    let all = u64::from(superblock.groups).div_ceil(per_block.max(1));
+    let has_meta = superblock.features.has_incompat(incompat::META_BG);
+    if has_meta { all.min(superblock.first_meta_bg.into()) } else { all }
 }
 
 /// Where a metagroup that begins with group `first` keeps its descriptors: at the start of that group, behind
