@@ -42,6 +42,7 @@ RULES = [
     (r"Signal|SEGV|double free|\[0x", "e2fsck 1.47.0 itself fails", None),
     (r"Illegal block #-?\d+ \(7303014\)|Inode 13 has illegal block\(s\)\.  Clear\? no$", "a fast symlink that e2fsck 1.47.0 takes for a mapped one", None),
     (r"Illegal indirect block \(", "block map: place", r"block map|extent tree"),
+    (r"Symlink /high_(?:link|fastlink) ", "upper half of a symlink's size: not used, as in the kernel", None),
     (r"short read", "a device that is too short", r"s_blocks_count|journal"),
     (r"Bad magic number|superblock is corrupt|Superblock invalid|superblock could not be read", "superblock", r"superblock"),
     (r"Corrupt group descriptor|Group descriptors look bad|(?:Inode table|[Bb]lock bitmap|[Ii]node bitmap) for group \d+ is not in group",

@@ -103,7 +103,13 @@ fn special_inode_problems(disk: &Disk) -> Vec<Error> {
     let root = disk.inode_of_kind(inode::ROOT, FileKind::Directory, "the root directory");
     let root = root.and_then(|inode| Ok(judge_in_use(&inode)?));
     let journal = match disk.superblock.journal_inode {
-        Some(number) => Journal::open(disk, number).map(|_| ()),
+        Some(number) => Journal::open(disk, number).map(|_| ()).map_err(|error| match error {
+            Error::Corrupt(mut corrupt) => {
+                corrupt.expected.push_str(", in the journal");
+                Error::Corrupt(corrupt)
+            }
+            other => other,
+        }),
         None if disk.superblock.features.has_compat(compat::HAS_JOURNAL) => {
             Err(Error::unsupported("superblock", "a journal on another device (s_journal_dev)"))
         }
@@ -197,7 +203,8 @@ impl FileSystem for Ext4 {
         } else {
             // What follows the target must be the NUL that ends it.
             let mut target = vec![0; length.saturating_add(1)];
-            let longer = Inode { size: inode.size.saturating_add(1), ..inode.clone() };
+            let mut longer = inode.clone();
+            longer.size = inode.size.saturating_add(1);
             content::read_at(&self.disk, &longer, &mut target, 0)?;
             target
         };

@@ -74,6 +74,7 @@ impl<'a> Journal<'a> {
         let offset = disk.offset_of(place.physical);
         let raw: RawSuperblock = read_value(&*disk.device, offset)?;
         let superblock = Superblock::decode(&raw, offset, size.bytes(), blocks)?;
+        judge_runs(&runs, raw.s_maxlen.get().into(), inode.offset)?;
         Ok(Self { disk, runs, raw, superblock })
     }
 
@@ -174,6 +175,22 @@ impl<'a> Journal<'a> {
         let sum = u64::from(within).saturating_add(count.into()).checked_rem(length.into()).unwrap_or(0);
         self.superblock.first.saturating_add(u32::try_from(sum).unwrap_or(0))
     }
+}
+
+/// Refuses a journal with a hole in it.
+fn judge_runs(runs: &[Run], blocks: u64, offset: u64) -> Result<(), Corrupt> {
+    let mut next = 0;
+    for run in runs.iter().filter(|run| run.is_written) {
+        if run.logical != next {
+            break;
+        }
+        next = run.end();
+    }
+    if next >= blocks {
+        return Ok(());
+    }
+    let expected = format!("all {blocks}");
+    Err(Corrupt::new("journal", offset, "mapped blocks", expected, format_args!("none at {next}")))
 }
 
 /// One pass over the log. A transaction gathers in `pending` until its commit block is found.
