@@ -32,6 +32,13 @@ def write(name, data, offset=None, keep=True):
         os.fsync(file.fileno())
 
 
+def content(rng, length):
+    """Bytes of this length; with PLAIN set, such as can be packed."""
+    if "PLAIN" in os.environ:
+        return (b"%08x" % rng.getrandbits(32) * (length // 8 + 1))[:length]
+    return rng.randbytes(length)
+
+
 def settle():
     """An fsync of a directory is a whole commit; one of any file is a fast one."""
     write(path("marker"), b"x")
@@ -43,11 +50,11 @@ def prepare():
         os.mkdir(path(folder))
         for number in range(count):
             with open(path(folder, f"old-{number}-{'n' * (number % 40)}"), "wb") as file:
-                file.write(rng.randbytes(number % 7 * 1500))
+                file.write(content(rng, number % 7 * 1500))
     with open(path("small", "fragmented"), "wb") as file:
         for number in range(400):
             file.seek(number * 8192)
-            file.write(rng.randbytes(4096))
+            file.write(content(rng, 4096))
     with open(path("small", "xattrs"), "wb") as file:
         file.write(b"x" * 5000)
     os.setxattr(path("small", "xattrs"), "user.long", b"v" * 700)
@@ -69,13 +76,13 @@ def change(seed, steps):
         size = os.stat(old).st_size
         kind = rng.choice(KINDS)
         if kind == "create":
-            write(name, rng.randbytes(rng.choice([0, 10, 5000, 100_000])))
+            write(name, content(rng, rng.choice([0, 10, 5000, 100_000])))
         elif kind == "append":
-            write(old, rng.randbytes(rng.randrange(1, 20_000)))
+            write(old, content(rng, rng.randrange(1, 20_000)))
         elif kind == "overwrite":
-            write(old, rng.randbytes(rng.randrange(1, 9000)), rng.randrange(0, size + 1))
+            write(old, content(rng, rng.randrange(1, 9000)), rng.randrange(0, size + 1))
         elif kind == "sparse":
-            write(old, rng.randbytes(4096), rng.randrange(0, 400) * 4096)
+            write(old, content(rng, 4096), rng.randrange(0, 400) * 4096)
         elif kind == "truncate":
             os.truncate(old, rng.randrange(0, size + 5000))
             sync(old)
@@ -83,7 +90,7 @@ def change(seed, steps):
             os.rename(old, name)
             sync(name)
         elif kind == "replace":
-            write(name, rng.randbytes(3000))
+            write(name, content(rng, 3000))
             os.rename(name, old)
             sync(old)
         elif kind == "unlink":
