@@ -73,9 +73,9 @@ fn the_kernels_recovery_shows_the_same() {
 
 /// Where the blocks of fast commits lie, found by their tags.
 fn blocks(image: &[u8]) -> Vec<usize> {
-    let head = image.chunks(1024).position(|block| {
-        block.starts_with(&[9, 0, 8, 0, 0, 0, 0, 0]) && block[8..12] != [0; 4]
-    });
+    let head = image
+        .chunks(1024)
+        .position(|block| block.starts_with(&[9, 0, 8, 0, 0, 0, 0, 0]) && block[8..12] != [0; 4]);
     let first = head.unwrap() * 1024;
     (first..).step_by(1024).take_while(|at| (1..=9).contains(&image[*at])).collect()
 }
