@@ -111,7 +111,7 @@ fn the_damaged_structure_is_named() {
     let Some(images) = images() else { return };
     let expected = [
         ("f_zero_super", "good copies lie at byte"),
-        ("f_badprimary", "group descriptor at byte"),
+        ("f_illbbitmap", "group descriptor at byte"),
         ("f_extent_leaf_bad_csum", "extent tree node at byte"),
         ("f_extent_int_bad_csum", "extent tree node at byte"),
         ("f_htree_leaf_csum", "directory block at byte"),

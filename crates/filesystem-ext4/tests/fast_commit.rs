@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, BlockDeviceMut, Device, MemoryDevice, Overlay};
+use blockdev::{BlockDeviceMut, Device, MemoryDevice, Overlay};
 use filesystem::{FileKind, FileSystem};
 use filesystem_ext4::FORMAT;
 use sha2::{Digest, Sha256};
@@ -59,15 +59,16 @@ fn the_kernels_recovery_shows_the_same() {
     let tree = text.split("'''").nth(1).unwrap();
     let expected: Vec<&str> = tree.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(listing(&*open(replayed.device.clone())), expected);
-    assert_ne!(listing(&*open(device)), expected);
+    // A boot loader sees neither the last transaction nor what follows it.
+    assert!(open(device).info().needs_recovery);
+    assert!(!open(replayed.device.clone()).info().needs_recovery);
     if have(&["e2fsck"]) {
         let mut bytes = vec![0; before.len()];
         replayed.device.read_exact_at(&mut bytes, 0).unwrap();
-        let path = Lab::new().path("ours.img");
-        let _ = std::fs::create_dir_all(path.parent().unwrap());
+        let lab = Lab::new();
+        let path = lab.path("ours.img");
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(e2fsck(&path), Ok(()));
-        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }
 
