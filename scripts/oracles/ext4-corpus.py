@@ -20,7 +20,7 @@ import tempfile
 # is about one inode, whose number is the first group.
 RULES = [
     (r"Found invalid V2 journal superblock fields|External journal has multiple", "fields that version 1 of a journal does not have", None),
-    (r"bad block inode|bad block list|bad blocks inode|[Rr]esize_?inode|reserved inode|[Bb]ad blocks? |located in a bad block",
+    (r"bad block inode|bad block list|bad blocks inode|[Rr]esize_?inode|reserved inode|[Bb]ad blocks? (?!for)|located in a bad block",
      "reserved inodes that are not files", None),
     (r"[Ss]uperblock has an invalid journal|[Jj]ournal superblock is corrupt|Journal transaction .* corrupt|"
      r"superblock doesn't have has_journal|Journal checksum error|corruption found in journal",

@@ -64,7 +64,8 @@ fn compare_with_ext4_view(image: &Path, name: &str) -> usize {
                 let mut names: Vec<Vec<u8>> =
                     found.map(|entry| entry.unwrap().file_name().as_ref().to_vec()).collect();
                 names.retain(|name| !matches!(name.as_slice(), b"." | b".."));
-                (ours.sort(), names.sort());
+                ours.sort();
+                names.sort();
                 assert!(ours == names, "{name}: {}", path.escape_ascii());
                 for entry in entries {
                     todo.push((
