@@ -125,7 +125,14 @@ impl Disk {
         ];
         let descriptors = self.superblock.own_block().after(1)
             ..self.superblock.own_block().after(1).after(group_descriptor::table_blocks(&self.superblock));
-        for (field, first, count) in places {
+        for (index, (field, first, count)) in places.into_iter().enumerate() {
+            let mut before = places.iter().take(index);
+            if let Some((other, ..)) =
+                before.find(|(_, start, length)| first < start.after(*length) && *start < first.after(count))
+            {
+                let (expected, offset) = (format!("another place than {other}"), descriptor.offset);
+                return Err(Corrupt::new(group_descriptor::STRUCTURE, offset, field, expected, first));
+            }
             let is_over = first < descriptors.end && first.after(count) > descriptors.start;
             if is_over {
                 let expected = format!("not in the group descriptors, up to {}", descriptors.end);

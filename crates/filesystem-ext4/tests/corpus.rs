@@ -126,6 +126,7 @@ fn the_damaged_structure_is_named() {
         ("f_badjourblks", "in the journal"),
         ("f_badjour_indblks", "journal at byte"),
         ("f_ea_value_crash", "e_value_offs"),
+        ("f_overfsblks", "another place than bg_block_bitmap"),
         ("f_badsymlinks", "where the target ends"),
         ("f_itable_collision", "attribute block at byte"),
         ("j_corrupt_revoke_rcount", "r_count"),
