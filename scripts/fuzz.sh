@@ -50,6 +50,27 @@ if [ "$target" = ntfs ]; then
   zstd -dq ../test-images/filesystem/ntfs-512.img.zst -o "$work/image"
   export NTFS_IMAGE=$work/image
 fi
+if [ "$target" = ext4 ]; then
+  # Without checksums over metadata, which would stop nearly every change.
+  mkdir "$work/tree"
+  cp -r fuzz_targets "$work/tree/dir"
+  head -c 40000 /dev/urandom >"$work/tree/file"
+  ln -s "$(printf 'b%.0s' {1..90})" "$work/tree/slow"
+  options=inline_data,ea_inode,^resize_inode,^has_journal,^metadata_csum
+  mke2fs -q -F -t ext4 -b 1024 -N 64 -O "$options" -d "$work/tree" "$work/image" 1M
+  export EXT4_IMAGE=$work/image
+  printf '\0' >"$corpus/nothing"
+  # Sectors of superblock, descriptors and inode table, as pieces.
+  python3 - "$work/image" "$corpus/pieces" <<'P'
+import struct, sys
+image, out = open(sys.argv[1], "rb").read(), open(sys.argv[2], "wb")
+out.write(b"\3")
+for place in range(64, 2048):
+    line = image[place * 16:place * 16 + 16]
+    if any(line):
+        out.write(struct.pack("<H", place) + line)
+P
+fi
 if [ "$target" = partitions ]; then
   # Small disks of both kinds; the target's first byte chooses the sector size.
   truncate -s 256K "$work/gpt" "$work/mbr"

@@ -49,6 +49,20 @@ with open(os.path.join(root, "files/fragmented"), "wb") as file:
         file.write(rng.randbytes(block))
 for length in [1, 59, 60, 61, 155, 400, 1000, 1023] + ([4095] if block >= 4096 else []):
     os.symlink("/".join(["t" * 199] * 30)[:length].rstrip("/").ljust(length, "t"), os.path.join(root, f"links/{length}"))
+os.makedirs(os.path.join(root, "links/every"))
+for length in range(1, 300):
+    os.symlink("s" * length, os.path.join(root, f"links/every/{length}"))
+os.makedirs(os.path.join(root, "/".join(["deep"] * 100)))
+put("/".join(["deep"] * 100) + "/bottom", b"at the bottom")
+# Longer than 2 TiB, where the format lets a file be; else as long as it may.
+with open(os.path.join(root, "files/huge"), "wb") as file:
+    for offset in [(1 << 41) + 7, (1 << 34) - 100]:
+        try:
+            file.seek(offset)
+            file.write(b"far out")
+            break
+        except OSError:
+            continue
 os.link(os.path.join(root, "etc/fstab"), os.path.join(root, "links/hard"))
 os.mkfifo(os.path.join(root, "nodes/fifo"))
 for name, kind, major, minor in [("char", 0o020640, 5, 1), ("char-new", 0o020600, 300, 70000), ("block", 0o060660, 8, 17)]:

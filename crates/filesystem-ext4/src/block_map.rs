@@ -73,7 +73,7 @@ fn walk_pointer(
         return visit(Piece::Run(run));
     };
     visit(Piece::Node(block))?;
-    let bytes = disk.block(block)?;
+    let bytes = disk.metadata_block(block)?;
     let mut first = subtree.first;
     for pointer in pointers(&bytes) {
         // Each level is one less than that above, at most 3, so this ends.

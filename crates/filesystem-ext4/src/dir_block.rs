@@ -142,6 +142,37 @@ pub(crate) fn record_length(stored: u16, block_length: usize) -> usize {
     if matches!(stored, 0 | 0xffff) { block_length } else { stored & 0xfffc | (stored & 3) << 16 }
 }
 
+/// The tail of a block that begins with `bytes`, which the directory seeds.
+pub(crate) fn tail(bytes: &[u8], seed: u32) -> [u8; size_of::<RawTail>()] {
+    let tail = RawTail {
+        det_reserved_zero1: 0.into(),
+        det_rec_len: 12.into(),
+        det_reserved_zero2: 0,
+        det_reserved_ft: TAIL_TYPE,
+        det_checksum: crc32c_raw(seed, bytes).into(),
+    };
+    zerocopy::transmute!(tail)
+}
+
+/// Bytes of a block that entries can fill.
+pub(crate) fn room(block_length: usize, inode: &Inode) -> usize {
+    if inode.seed.is_some() { block_length.saturating_sub(size_of::<RawTail>()) } else { block_length }
+}
+
+/// `file_type` of an entry for a file of this kind.
+pub(crate) fn file_type(kind: FileKind) -> u8 {
+    match kind {
+        FileKind::Regular => 1,
+        FileKind::Directory => 2,
+        FileKind::CharDevice => 3,
+        FileKind::BlockDevice => 4,
+        FileKind::Fifo => 5,
+        FileKind::Socket => 6,
+        FileKind::Symlink => 7,
+        FileKind::Unknown => 0,
+    }
+}
+
 /// Cuts the tail off a block and compares its checksum, which `inode`, the directory, seeds; where metadata is
 /// not protected, that is the whole block.
 ///

@@ -9,10 +9,13 @@ use zerocopy::FromBytes;
 use crate::dir_block::{self, Entry, Rules};
 use crate::disk::Disk;
 use crate::features::compat;
-use crate::inode::{Inode, flags};
+use crate::inode::{self, Inode, flags};
 use crate::mapping;
 use crate::units::FsBlock;
 use crate::{dir_index, xattr};
+
+/// Blocks of a directory that are read at once.
+const AT_ONCE: u64 = 16;
 
 /// Calls `visit` with every entry but `.` and `..`, in on-disk order, until it breaks.
 ///
@@ -47,7 +50,7 @@ fn walk_inline(
 ) -> Result<()> {
     let (_parent, in_inode) = le::U32::read_from_prefix(&inode.raw.i_block)
         .map_err(|_| Corrupt::new("inode", inode.offset, "i_block", "at least 4 bytes", 0))?;
-    let more = xattr::inline_data(inode)?.unwrap_or_default();
+    let more = xattr::inline_data(inode)?;
     // `i_block` lies 0x28 into the inode; where in it the value lies is not known any more.
     for (bytes, offset) in [(in_inode, inode.offset.saturating_add(0x2c)), (&more, inode.attribute_offset())]
     {
@@ -66,6 +69,10 @@ fn walk_blocks(
     visit: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     let blocks = disk.superblock.block_size.blocks_for(inode.size);
+    if blocks == 0 {
+        let expected = "at least one block";
+        return Err(Corrupt::new(inode::STRUCTURE, inode.offset, "i_size", expected, inode.size).into());
+    }
     let mut seen = HashSet::new();
     let mut next = 0;
     let mut is_done = false;
@@ -81,17 +88,25 @@ fn walk_blocks(
             return Err(hole(next).into());
         }
         next = run.end();
-        for index in 0..run.length {
-            let block = run.physical.after(index);
-            if !seen.insert(block) {
-                let offset = disk.offset_of(block);
-                let structure = dir_block::STRUCTURE;
-                return Err(Corrupt::new(structure, offset, "use", "once in a directory", "twice").into());
+        let mut index = 0;
+        while index < run.length {
+            let count = run.length.saturating_sub(index).min(AT_ONCE);
+            let first = run.physical.after(index);
+            let bytes = disk.blocks(first, count)?;
+            for (part, number) in bytes.chunks(disk.superblock.block_size.length()).zip(0..) {
+                let block = first.after(number);
+                if !seen.insert(block) {
+                    let offset = disk.offset_of(block);
+                    let structure = dir_block::STRUCTURE;
+                    return Err(Corrupt::new(structure, offset, "use", "once in a directory", "twice").into());
+                }
+                let number = run.logical.saturating_add(index).saturating_add(number);
+                if walk_block(disk, inode, part, block, number, visit)?.is_break() {
+                    is_done = true;
+                    return Ok(());
+                }
             }
-            if walk_block(disk, inode, block, run.logical.saturating_add(index), visit)?.is_break() {
-                is_done = true;
-                break;
-            }
+            index = index.saturating_add(count);
         }
         Ok(())
     })?;
@@ -101,18 +116,18 @@ fn walk_blocks(
 fn walk_block(
     disk: &Disk,
     inode: &Inode,
+    bytes: &[u8],
     block: FsBlock,
     number: u64,
     visit: &mut dyn FnMut(Entry<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
-    let bytes = disk.block(block)?;
     let offset = disk.offset_of(block);
     let is_indexed = inode.has_flag(flags::INDEX) && disk.superblock.features.has_compat(compat::DIR_INDEX);
-    let entries = if is_indexed && dir_index::is_index_block(&bytes, number) {
-        dir_index::verify_checksum(&bytes, offset, inode, number)?;
-        bytes.as_slice()
+    let entries = if is_indexed && dir_index::is_index_block(bytes, number) {
+        dir_index::verify_checksum(bytes, offset, inode, number)?;
+        bytes
     } else {
-        dir_block::without_tail(&bytes, offset, inode)?
+        dir_block::without_tail(bytes, offset, inode)?
     };
     for entry in dir_block::decode(entries, offset, rules(disk, inode))? {
         if visit(entry).is_break() {

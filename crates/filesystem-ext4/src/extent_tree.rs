@@ -136,16 +136,8 @@ fn decode_leaf<'a>(
     let mut runs = Vec::new();
     let mut next = range.start;
     for raw in entries.filter_map(|bytes| RawExtent::read_from_bytes(bytes).ok()) {
-        let stored = raw.ee_len.get();
-        let is_written = stored <= MAX_LENGTH;
-        let length = u64::from(if is_written { stored } else { stored.saturating_sub(MAX_LENGTH) });
-        let logical = u64::from(raw.ee_block);
-        let run = Run {
-            logical,
-            length,
-            physical: FsBlock::from_halves(raw.ee_start_lo, raw.ee_start_hi.get().into()),
-            is_written,
-        };
+        let run = run_of(&raw);
+        let Run { logical, length, .. } = run;
         if length == 0 {
             return Err(Corrupt::new(STRUCTURE, offset, "ee_len", "at least 1", 0));
         }
@@ -161,6 +153,23 @@ fn decode_leaf<'a>(
         runs.push(run);
     }
     Ok(runs)
+}
+
+/// Whether these bytes, those of an `i_block`, begin as a tree does.
+pub(crate) fn is_root(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC.to_le_bytes())
+}
+
+/// The run that an extent stands for, whatever it says.
+pub(crate) fn run_of(raw: &RawExtent) -> Run {
+    let stored = raw.ee_len.get();
+    let is_written = stored <= MAX_LENGTH;
+    Run {
+        logical: raw.ee_block.get().into(),
+        length: if is_written { stored } else { stored.saturating_sub(MAX_LENGTH) }.into(),
+        physical: FsBlock::from_halves(raw.ee_start_lo, raw.ee_start_hi.get().into()),
+        is_written,
+    }
 }
 
 fn decode_index<'a>(
@@ -236,7 +245,7 @@ fn walk_node(
             continue;
         }
         visit(Piece::Node(*block))?;
-        let bytes = disk.block(*block)?;
+        let bytes = disk.metadata_block(*block)?;
         let offset = disk.offset_of(*block);
         // Depths fall from the root's, at most 5, so this ends.
         let bounds = Bounds { range: *start..end, depth: depth.checked_sub(1) };
@@ -280,7 +289,7 @@ pub struct Tree {
 /// How many nodes besides the root a tree over these runs has.
 pub fn nodes_needed(runs: &[Run], block_size: BlockSize) -> usize {
     let per_node = capacity(block_size.length());
-    let mut entries: usize = runs.iter().map(|run| to_usize(run.length.div_ceil(MAX_LENGTH.into()))).sum();
+    let mut entries: usize = runs.iter().map(|run| to_usize(run.length.div_ceil(longest(run)))).sum();
     let mut nodes: usize = 0;
     while entries > ROOT_ENTRIES {
         entries = entries.div_ceil(per_node.max(2));
@@ -289,7 +298,13 @@ pub fn nodes_needed(runs: &[Run], block_size: BlockSize) -> usize {
     nodes
 }
 
-/// Builds the tree over written `runs`, which ascend, with its nodes in `blocks`: as many as
+/// Blocks that one extent of this run can have: the mark of an unwritten one takes one away.
+fn longest(run: &Run) -> u64 {
+    let longest = if run.is_written { MAX_LENGTH } else { MAX_LENGTH.saturating_sub(1) };
+    longest.into()
+}
+
+/// Builds the tree over `runs`, which ascend, with its nodes in `blocks`: as many as
 /// [`nodes_needed`] says. `None` when that does not hold, or when a run cannot be expressed.
 pub fn build(runs: &[Run], block_size: BlockSize, seed: Option<u32>, blocks: &[FsBlock]) -> Option<Tree> {
     let mut entries: Vec<(u32, [u8; ENTRY])> = Vec::new();
@@ -330,12 +345,13 @@ pub fn build(runs: &[Run], block_size: BlockSize, seed: Option<u32>, blocks: &[F
 fn split_run(run: &Run, entries: &mut Vec<(u32, [u8; ENTRY])>) -> Option<()> {
     let mut done = 0;
     while done < run.length {
-        let length = run.length.saturating_sub(done).min(MAX_LENGTH.into());
+        let length = run.length.saturating_sub(done).min(longest(run));
+        let marked = if run.is_written { length } else { length.saturating_add(MAX_LENGTH.into()) };
         let (low, high) = halves(run.physical.after(done).0);
         let logical = u32::try_from(run.logical.checked_add(done)?).ok()?;
         let extent = RawExtent {
             ee_block: logical.into(),
-            ee_len: u16::try_from(length).ok()?.into(),
+            ee_len: u16::try_from(marked).ok()?.into(),
             ee_start_hi: u16::try_from(high).ok()?.into(),
             ee_start_lo: low.into(),
         };

@@ -18,6 +18,9 @@ pub const INODE_UNINIT: u16 = 0x1;
 /// `bg_flags`: the block bitmap was never written.
 pub const BLOCK_UNINIT: u16 = 0x2;
 
+/// `bg_flags`: the inode table was written with zeros.
+pub const ITABLE_ZEROED: u16 = 0x4;
+
 /// The name of the structure in errors.
 pub(crate) const STRUCTURE: &str = "group descriptor";
 
@@ -86,6 +89,31 @@ impl GroupDescriptor {
         superblock.block_size.offset_of(block).saturating_add(within)
     }
 
+    /// The first byte of a copy of the descriptor of `group`: that behind the superblock that group `backup`
+    /// begins with, or with meta_bg that in the second group of its metagroup. `None` where there is none.
+    pub fn copy_offset(superblock: &Superblock, group: u32, backup: u32) -> Option<u64> {
+        let size = u64::from(superblock.descriptor_size);
+        let per_block = superblock.block_size.bytes().checked_div(size)?;
+        let table_block = u64::from(group).checked_div(per_block)?;
+        let within = u64::from(group).checked_rem(per_block)?.checked_mul(size)?;
+        let is_meta = superblock.features.has_incompat(incompat::META_BG)
+            && table_block >= u64::from(superblock.first_meta_bg);
+        let block = if is_meta {
+            let second = u32::try_from(table_block.checked_mul(per_block)?.checked_add(1)?).ok()?;
+            let holder = Some(second).filter(|second| *second < superblock.groups)?;
+            superblock.group_blocks(holder).0.after(superblock.has_superblock(holder).into())
+        } else {
+            superblock.group_blocks(backup).0.after(1).after(table_block)
+        };
+        Some(superblock.block_size.offset_of(block).saturating_add(within))
+    }
+
+    /// The same descriptor at another place.
+    pub(crate) fn moved_to(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
     /// Takes the bytes of a descriptor apart; any bytes are a descriptor.
     pub fn decode(superblock: &Superblock, group: u32, bytes: Vec<u8>) -> Self {
         let mut padded = [0; size_of::<RawGroupDescriptor>()];
@@ -151,6 +179,37 @@ impl GroupDescriptor {
         self.raw.bg_free_blocks_count_hi.set(high);
     }
 
+    /// Stores the number of free inodes.
+    pub fn set_free_inodes(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_free_inodes_count_lo.set(low);
+        self.raw.bg_free_inodes_count_hi.set(high);
+    }
+
+    /// Inodes at the end of the table that were never used.
+    pub fn unused_inodes(&self) -> u32 {
+        join16(self.raw.bg_itable_unused_lo, self.raw.bg_itable_unused_hi)
+    }
+
+    /// Stores the number of inodes that were never used.
+    pub fn set_unused_inodes(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_itable_unused_lo.set(low);
+        self.raw.bg_itable_unused_hi.set(high);
+    }
+
+    /// Directories whose inodes lie in this group.
+    pub fn used_directories(&self) -> u32 {
+        join16(self.raw.bg_used_dirs_count_lo, self.raw.bg_used_dirs_count_hi)
+    }
+
+    /// Stores the number of directories.
+    pub fn set_used_directories(&mut self, count: u32) {
+        let (low, high) = halves16(count);
+        self.raw.bg_used_dirs_count_lo.set(low);
+        self.raw.bg_used_dirs_count_hi.set(high);
+    }
+
     /// Compares the checksum of the block bitmap, where there is one.
     ///
     /// # Errors
@@ -180,6 +239,18 @@ impl GroupDescriptor {
     }
 }
 
+impl GroupDescriptor {
+    /// Stores the checksum of the inode bitmap, where there is one.
+    pub fn stamp_inode_bitmap(&mut self, superblock: &Superblock, bitmap: &[u8]) {
+        let length = to_usize(superblock.inodes_per_group.get().div_ceil(8));
+        if let (Some(seed), Some(covered)) = (superblock.checksums.seed(), bitmap.get(..length)) {
+            let (low, high) = halves16(crc32c_raw(seed, covered));
+            self.raw.bg_inode_bitmap_csum_lo.set(low);
+            self.raw.bg_inode_bitmap_csum_hi.set(high);
+        }
+    }
+}
+
 /// How many blocks at the start of a group hold superblock and descriptors, or are kept for more of them.
 pub fn base_blocks(superblock: &Superblock, group: u32) -> u64 {
     let size = u64::from(superblock.descriptor_size);
@@ -196,8 +267,16 @@ pub fn base_blocks(superblock: &Superblock, group: u32) -> u64 {
     if !has_superblock {
         return 0;
     }
-    let tables = if has_meta { first_meta } else { u64::from(superblock.groups).div_ceil(per_block.max(1)) };
-    tables.saturating_add(superblock.reserved_descriptor_blocks.into()).saturating_add(1)
+    table_blocks(superblock).saturating_add(superblock.reserved_descriptor_blocks.into()).saturating_add(1)
+}
+
+/// Blocks of descriptors behind a superblock; with meta_bg those of the metagroups that have none of their own.
+pub(crate) fn table_blocks(superblock: &Superblock) -> u64 {
+    let size = u64::from(superblock.descriptor_size);
+    let per_block = superblock.block_size.bytes().checked_div(size).unwrap_or(1);
+    let all = u64::from(superblock.groups).div_ceil(per_block.max(1));
+    let has_meta = superblock.features.has_incompat(incompat::META_BG);
+    if has_meta { all.min(superblock.first_meta_bg.into()) } else { all }
 }
 
 /// Where a metagroup that begins with group `first` keeps its descriptors: at the start of that group, behind

@@ -126,6 +126,21 @@ impl Inode {
         offset: u64,
         bytes: Vec<u8>,
     ) -> Result<Self, Corrupt> {
+        let inode = Self::decode_any(superblock, number, offset, bytes)?;
+        inode.verify_checksum()?;
+        Ok(inode)
+    }
+
+    /// As [`decode`](Self::decode), but the checksum may be any.
+    ///
+    /// # Errors
+    /// `Corrupt` for lengths that cannot be.
+    pub(crate) fn decode_any(
+        superblock: &Superblock,
+        number: u32,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> Result<Self, Corrupt> {
         let mut padded = RawInode::new_zeroed();
         let mut extra = RawInodeExtra::new_zeroed();
         copy_common(padded.as_mut_bytes(), &bytes);
@@ -142,7 +157,6 @@ impl Inode {
         let seed = superblock.checksums.seed();
         let seed = seed.map(|seed| inode_seed(seed, number, padded.i_generation.get()));
         let mut inode = Self { number, offset, raw: padded, extra, extra_size, size: 0, seed, bytes };
-        inode.verify_checksum()?;
         inode.size = inode.stored_size(superblock)?;
         Ok(inode)
     }
@@ -167,7 +181,11 @@ impl Inode {
         bytes
     }
 
-    fn verify_checksum(&self) -> Result<(), Corrupt> {
+    /// Compares the checksum, where there is one.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not fit.
+    pub(crate) fn verify_checksum(&self) -> Result<(), Corrupt> {
         let Some(computed) = self.computed_checksum(&self.bytes) else { return Ok(()) };
         let low = self.raw.l_i_checksum_lo.get();
         let (computed, stored) = if self.has_whole_checksum() {

@@ -2,7 +2,7 @@
 //!
 //! The reader shows the device as it is, the way a boot loader sees it; [`FORMAT`]'s `replay` returns what the
 //! kernel will see after its own recovery. Modules are named after the structures on disk, which Linux
-//! describes in `Documentation/filesystems/ext4/`. Nothing is cached and nothing is trusted: damage is
+//! describes in `Documentation/filesystems/ext4/`. Nothing is trusted: damage is
 //! [`ondisk::Corrupt`] with a place, every walk has a bound, and lengths are checked before they are used.
 
 #![cfg_attr(
@@ -10,8 +10,10 @@
     warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::as_conversions)
 )]
 
+pub mod backup;
 pub mod block_map;
 mod bytes;
+mod cache;
 pub mod checksum;
 mod content;
 pub mod dir_block;
@@ -19,6 +21,7 @@ pub mod dir_index;
 mod directory;
 pub mod disk;
 pub mod extent_tree;
+mod fast_commit;
 pub mod features;
 mod format;
 pub mod group_descriptor;

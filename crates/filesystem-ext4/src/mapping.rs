@@ -30,7 +30,7 @@ impl Run {
     }
 
     /// The part that lies within `range`, if any.
-    fn clipped(&self, range: &Range<u64>) -> Option<Self> {
+    pub(crate) fn clipped(&self, range: &Range<u64>) -> Option<Self> {
         let logical = self.logical.max(range.start);
         let length = self.end().min(range.end).checked_sub(logical).filter(|length| *length > 0)?;
         let physical = self.physical.after(logical.saturating_sub(self.logical));

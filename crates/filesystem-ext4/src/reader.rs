@@ -8,10 +8,12 @@ use filesystem::{DirEntry, FileKind, FileSystem, FileSystemMut, FsInfo, Metadata
 use ondisk::{Corrupt, Error, Parsed, Result};
 
 use crate::disk::Disk;
-use crate::features::incompat;
+use crate::features::{compat, incompat};
 use crate::inode::{self, Inode, flags};
+use crate::journal::Journal;
+use crate::superblock::RawSuperblock;
 use crate::units::{FsBlock, to_usize};
-use crate::{content, directory, writer, xattr};
+use crate::{backup, content, directory, writer, xattr};
 
 /// An open ext2, ext3 or ext4 file system.
 #[derive(Debug)]
@@ -30,7 +32,12 @@ impl Ext4 {
     /// that this code cannot read. Damage that leaves files readable is a problem instead.
     pub fn open(device: Device) -> Result<Parsed<Self>> {
         let Parsed { value: disk, mut problems } = Disk::open(device)?;
+        let disk = disk.cached();
         problems.extend(disk.group_problems());
+        if let Some(raw) = RawSuperblock::read(&*disk.device)? {
+            problems.extend(backup::problems(&disk, &raw));
+        }
+        problems.extend(special_inode_problems(&disk));
         let superblock = &disk.superblock;
         let info = FsInfo {
             kind: superblock.features.kind(),
@@ -46,11 +53,15 @@ impl Ext4 {
     }
 
     fn inode(&self, inode: filesystem::Inode) -> Result<Inode> {
-        self.disk.inode(self.number(inode)?)
+        let inode = self.disk.inode(self.number(inode)?)?;
+        judge_in_use(&inode)?;
+        Ok(inode)
     }
 
     fn inode_of_kind(&self, inode: filesystem::Inode, kind: FileKind, name: &'static str) -> Result<Inode> {
-        self.disk.inode_of_kind(self.number(inode)?, kind, name)
+        let inode = self.disk.inode_of_kind(self.number(inode)?, kind, name)?;
+        judge_in_use(&inode)?;
+        Ok(inode)
     }
 
     fn number(&self, inode: filesystem::Inode) -> Result<u32> {
@@ -68,6 +79,43 @@ impl Ext4 {
             kind: if has_kinds { entry.kind() } else { FileKind::Unknown },
         }
     }
+}
+
+/// Refuses an inode that Linux would not hand out: of no known kind, without a name, or of two layouts at once.
+fn judge_in_use(inode: &Inode) -> Result<(), Corrupt> {
+    let corrupt =
+        |field, expected, found: String| Corrupt::new(inode::STRUCTURE, inode.offset, field, expected, found);
+    if inode.kind() == FileKind::Unknown {
+        return Err(corrupt("i_mode", "a kind of file", format!("{:#o}", inode.raw.i_mode)));
+    }
+    if inode.raw.i_links_count.get() == 0 {
+        return Err(corrupt("i_links_count", "at least 1", "0".into()));
+    }
+    if inode.has_flag(flags::INLINE_DATA) && inode.has_flag(flags::EXTENTS) {
+        let expected = "inline data or extents, not both";
+        return Err(corrupt("i_flags", expected, format!("{:#x}", inode.raw.i_flags)));
+    }
+    Ok(())
+}
+
+/// What is wrong with the root directory and the journal, without which the kernel does not mount.
+fn special_inode_problems(disk: &Disk) -> Vec<Error> {
+    let root = disk.inode_of_kind(inode::ROOT, FileKind::Directory, "the root directory");
+    let root = root.and_then(|inode| Ok(judge_in_use(&inode)?));
+    let journal = match disk.superblock.journal_inode {
+        Some(number) => Journal::open(disk, number).map(|_| ()).map_err(|error| match error {
+            Error::Corrupt(mut corrupt) => {
+                corrupt.expected.push_str(", in the journal");
+                Error::Corrupt(corrupt)
+            }
+            other => other,
+        }),
+        None if disk.superblock.features.has_compat(compat::HAS_JOURNAL) => {
+            Err(Error::unsupported("superblock", "a journal on another device (s_journal_dev)"))
+        }
+        None => Ok(()),
+    };
+    [root, journal].into_iter().filter_map(Result::err).collect()
 }
 
 fn refuse_encrypted(inode: &Inode) -> Result<()> {
@@ -139,18 +187,33 @@ impl FileSystem for Ext4 {
     fn read_link(&self, link: filesystem::Inode) -> Result<Vec<u8>> {
         let inode = self.inode_of_kind(link, FileKind::Symlink, "a symlink")?;
         refuse_encrypted(&inode)?;
-        let max = self.disk.superblock.block_size.bytes();
-        if inode.size > max {
-            let expected = format!("up to {max} for a symlink");
-            return Err(Corrupt::new(inode::STRUCTURE, inode.offset, "i_size", expected, inode.size).into());
+        // A NUL follows the target, so a whole block is too long.
+        let max = self.disk.superblock.block_size.bytes().saturating_sub(1);
+        let corrupt = |expected: String, found: u64| {
+            Corrupt::new(inode::STRUCTURE, inode.offset, "i_size", expected, found)
+        };
+        if inode.size > max || inode.size == 0 {
+            return Err(corrupt(format!("1..={max} for a symlink"), inode.size).into());
         }
-        if is_fast_symlink(&inode) {
-            let target = inode.raw.i_block.get(..to_usize(inode.size)).unwrap_or_default();
-            return Ok(target.to_vec());
+        let length = to_usize(inode.size);
+        let mut stored = if is_fast_symlink(&inode) {
+            inode.raw.i_block.to_vec()
+        } else if inode.has_flag(flags::INLINE_DATA) {
+            content::inline(&inode)?
+        } else {
+            // What follows the target must be the NUL that ends it.
+            let mut target = vec![0; length.saturating_add(1)];
+            let mut longer = inode.clone();
+            longer.size = inode.size.saturating_add(1);
+            content::read_at(&self.disk, &longer, &mut target, 0)?;
+            target
+        };
+        let end = stored.iter().position(|byte| *byte == 0).unwrap_or(stored.len());
+        if end != length {
+            return Err(corrupt(format!("{end}, where the target ends"), inode.size).into());
         }
-        let mut target = vec![0; to_usize(inode.size)];
-        content::read_at(&self.disk, &inode, &mut target, 0)?;
-        Ok(target)
+        stored.truncate(length);
+        Ok(stored)
     }
 
     fn xattrs(&self, inode: filesystem::Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -175,6 +238,8 @@ fn is_fast_symlink(inode: &Inode) -> bool {
 impl FileSystemMut for Ext4 {
     fn replace(&self, file: filesystem::Inode, content: &[u8], now: Timestamp) -> Result<()> {
         let _alone = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        writer::replace(&self.disk.device, self.number(file)?, content, now)
+        let replaced = writer::replace(&self.disk.device, self.number(file)?, content, now);
+        self.disk.forget();
+        replaced
     }
 }

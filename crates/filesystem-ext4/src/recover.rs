@@ -8,12 +8,13 @@ use ondisk::{Corrupt, Error, Result, read_value};
 use zerocopy::IntoBytes;
 
 use crate::disk::Disk;
+use crate::fast_commit;
 use crate::features::{incompat, ro_compat};
 use crate::journal::Journal;
 use crate::orphan_file;
 use crate::superblock::{PRIMARY, RawSuperblock, STATE_ERROR, Superblock};
 
-/// The device with the journal's complete transactions in place, the log empty and the counters of the
+/// The device with the journal's complete transactions and fast commits in place, the log empty and the counters of the
 /// superblock made to agree with the groups; the same device where nothing is to be done. Orphans stay for the
 /// kernel to delete: an orphan file that holds none is only marked as empty.
 pub(crate) fn replay(device: Device) -> Result<Replayed> {
@@ -39,7 +40,7 @@ struct Recovered {
     has_failed: bool,
 }
 
-fn apply_journal(disk: &Disk, overlay: &Overlay) -> Result<Recovered> {
+fn apply_journal(disk: &Disk, overlay: &Arc<Overlay>) -> Result<Recovered> {
     let superblock = &disk.superblock;
     let Some(number) = superblock.journal_inode else {
         if superblock.features.has_compat(crate::features::compat::HAS_JOURNAL) {
@@ -57,7 +58,12 @@ fn apply_journal(disk: &Disk, overlay: &Overlay) -> Result<Recovered> {
     // One more than comes next, so that what is left in the log cannot continue it.
     let (offset, emptied) = journal.emptied(recovery.next_sequence.wrapping_add(1))?;
     write(overlay, offset, emptied.as_bytes())?;
-    Ok(Recovered { transactions: recovery.transactions, has_failed: journal.has_failed() })
+    let fast = &recovery.fast_commits;
+    if fast.commits > 0 {
+        fast_commit::apply(overlay, &fast.changes)?;
+    }
+    let transactions = recovery.transactions.saturating_add(fast.commits);
+    Ok(Recovered { transactions, has_failed: journal.has_failed() })
 }
 
 /// Makes the superblock say that recovery is done. `before` is the one on the device: the kernel writes errors
@@ -71,7 +77,7 @@ fn settle(before: &RawSuperblock, overlay: &Arc<Overlay>, has_failed: bool) -> R
     }
     raw.s_state.set(state);
     raw.s_feature_incompat.set(raw.s_feature_incompat.get() & !incompat::RECOVER);
-    let disk = Disk { device: overlay.clone(), superblock: Superblock::decode(&raw)? };
+    let disk = Disk::new(overlay.clone(), Superblock::decode(&raw)?);
     if has_empty_orphan_file(&disk)? {
         raw.s_feature_ro_compat.set(raw.s_feature_ro_compat.get() & !ro_compat::ORPHAN_PRESENT);
     }
@@ -97,7 +103,7 @@ fn has_empty_orphan_file(disk: &Disk) -> Result<bool> {
     disk.superblock.orphan_inode.map_or(Ok(false), |number| Ok(orphan_file::read(disk, number)?.is_empty()))
 }
 
-fn write(overlay: &Overlay, offset: u64, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write(overlay: &Overlay, offset: u64, bytes: &[u8]) -> Result<()> {
     let length = crate::units::widen(bytes.len());
     overlay.write_all_at(bytes, offset).map_err(|source| Error::Write { offset, length, source })
 }

@@ -189,9 +189,17 @@ impl RawSuperblock {
     /// # Errors
     /// `Corrupt` when it does not fit.
     pub fn verify_checksum(&self) -> Result<(), Corrupt> {
+        self.verify_checksum_at(STRUCTURE, PRIMARY)
+    }
+
+    /// As [`verify_checksum`](Self::verify_checksum), of a copy at byte `offset`.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not fit.
+    pub(crate) fn verify_checksum_at(&self, structure: &'static str, offset: u64) -> Result<(), Corrupt> {
         let (computed, stored) = (self.computed_checksum(), self.s_checksum.get());
         if self.features().has_ro_compat(ro_compat::METADATA_CSUM) && computed != stored {
-            return Err(Corrupt::checksum(STRUCTURE, PRIMARY, computed, stored));
+            return Err(Corrupt::checksum(structure, offset, computed, stored));
         }
         Ok(())
     }

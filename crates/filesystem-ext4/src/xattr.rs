@@ -107,12 +107,17 @@ fn decode(
     let mut entries = Vec::new();
     let mut rest = bytes.get(first..).unwrap_or_default();
     let mut values_length: u64 = 0;
+    let mut places: Vec<(usize, usize)> = Vec::new();
     loop {
         let at = offset.saturating_add(widen(bytes.len().saturating_sub(rest.len())));
         let corrupt =
             |field, expected: String, found: u64| Corrupt::new(structure, at, field, expected, found);
         match rest.first_chunk::<4>() {
-            Some([0, 0, 0, 0]) => return Ok(entries),
+            Some([0, 0, 0, 0]) => {
+                let end = bytes.len().saturating_sub(rest.len()).saturating_add(4);
+                judge_places(structure, offset, end, places)?;
+                return Ok(entries);
+            }
             Some(_) => {}
             None => return Err(corrupt("end of list", "four bytes of zeros".into(), widen(rest.len()))),
         }
@@ -127,7 +132,10 @@ fn decode(
             }
             let values = bytes.get(base..).unwrap_or_default();
             let from = values.get(raw.e_value_offs.get().into()..);
-            let value = from.and_then(|from| from.get(..to_usize(raw.e_value_size.get())));
+            let length = to_usize(raw.e_value_size.get());
+            let value = from.and_then(|from| from.get(..length));
+            let start = base.saturating_add(raw.e_value_offs.get().into());
+            places.push((start, start.saturating_add(length)));
             value
                 .ok_or_else(|| {
                     let expected = format!("{} bytes within {}", raw.e_value_size, values.len());
@@ -140,6 +148,25 @@ fn decode(
         rest = after.get(usize::from(raw.e_name_len).next_multiple_of(4)..).unwrap_or_default();
         entries.push(Entry { raw, name, value });
     }
+}
+
+/// Values lie behind the list, which ends at byte `end`, and none over another.
+fn judge_places(
+    structure: &'static str,
+    offset: u64,
+    end: usize,
+    mut places: Vec<(usize, usize)>,
+) -> Result<(), Corrupt> {
+    places.sort_unstable();
+    let mut free = end;
+    for (start, stop) in places {
+        if start < free {
+            let expected = format!("a place of its own from byte {free} on");
+            return Err(Corrupt::new(structure, offset, "e_value_offs", expected, start));
+        }
+        free = stop;
+    }
+    Ok(())
 }
 
 /// The entries behind the fields of an inode.
@@ -161,7 +188,7 @@ fn decode_block(disk: &Disk, block: FsBlock) -> Result<Vec<Entry>> {
         let expected = format!("within {} blocks", disk.superblock.blocks);
         return Err(Corrupt::new("inode", offset, "i_file_acl", expected, block).into());
     }
-    let bytes = disk.block(block)?;
+    let bytes = disk.metadata_block(block)?;
     let (header, _) = RawHeader::read_from_prefix(&bytes)
         .map_err(|_| Corrupt::new(STRUCTURE, offset, "length", "at least 32", bytes.len()))?;
     if header.h_magic.get() != MAGIC {
@@ -182,6 +209,31 @@ fn decode_block(disk: &Disk, block: FsBlock) -> Result<Vec<Entry>> {
         }
     }
     Ok(decode(STRUCTURE, &bytes, offset, size_of::<RawHeader>(), 0)?)
+}
+
+/// The block as it is with one user less; `None` when it had only one, and is free now.
+///
+/// # Errors
+/// `Io`, `Corrupt`; `Unsupported` when values lie in inodes, which have users of their own.
+pub(crate) fn released(disk: &Disk, block: FsBlock) -> Result<Option<Vec<u8>>> {
+    if decode_block(disk, block)?.iter().any(|entry| entry.raw.e_value_inum.get() != 0) {
+        return Err(Error::unsupported("attribute block", "letting go of values in inodes"));
+    }
+    let mut bytes = disk.block(block)?;
+    let Ok((header, _)) = RawHeader::mut_from_prefix(&mut bytes) else { return Ok(None) };
+    let users = header.h_refcount.get();
+    if users <= 1 {
+        return Ok(None);
+    }
+    header.h_refcount.set(users.saturating_sub(1));
+    if let Some(seed) = disk.superblock.checksums.seed() {
+        header.h_checksum.set(0);
+        let computed = crc32c_raw(crc32c_raw(seed, &block.0.to_le_bytes()), &bytes);
+        if let Ok((header, _)) = RawHeader::mut_from_prefix(&mut bytes) {
+            header.h_checksum.set(computed);
+        }
+    }
+    Ok(Some(bytes))
 }
 
 /// All attributes of an inode with full names; ACLs in the form that Linux' system calls show.
@@ -237,13 +289,18 @@ fn value_inode(disk: &Disk, owner: &Inode, entry: &Entry, number: u32) -> Result
     Ok(value)
 }
 
-/// What inline data continues with after the first 60 bytes; `None` when there is no such entry.
+/// What inline data continues with after the first 60 bytes. Also where that is nothing there is an entry.
 ///
 /// # Errors
 /// `Corrupt`.
-pub fn inline_data(inode: &Inode) -> Result<Option<Vec<u8>>, Corrupt> {
-    let found = decode_area(inode)?.into_iter().find(Entry::is_inline_data);
-    found.map(|entry| judge_inline_data(inode, &entry).map(|()| entry.value)).transpose()
+pub fn inline_data(inode: &Inode) -> Result<Vec<u8>, Corrupt> {
+    let Some(entry) = decode_area(inode)?.into_iter().find(Entry::is_inline_data) else {
+        let offset = inode.attribute_offset();
+        let expected = "there, as the inode says";
+        return Err(Corrupt::new("inode attributes", offset, "system.data", expected, "not there"));
+    };
+    judge_inline_data(inode, &entry)?;
+    Ok(entry.value)
 }
 
 fn judge_inline_data(inode: &Inode, entry: &Entry) -> Result<(), Corrupt> {

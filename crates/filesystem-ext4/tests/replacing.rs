@@ -244,7 +244,6 @@ fn refusals_say_why_and_write_nothing() {
     assert_eq!(ext4("sif /etc/fstab flags 0x80020\n"), "an append-only file");
     assert_eq!(ext4("sif /etc/fstab flags 0x80800\n"), "an encrypted file");
     assert_eq!(ext4("sif /etc/fstab flags 0x180000\n"), "a file with fs-verity");
-    assert_eq!(ext4("sif /etc/fstab links_count 0\n"), "a deleted file");
     assert_eq!(ext4("feature read-only\n"), "the feature read-only");
     assert_eq!(ext4("feature orphan_present\n"), "the feature orphan_present");
     assert_eq!(ext4("feature FEATURE_R20\n"), "the feature FEATURE_R20");

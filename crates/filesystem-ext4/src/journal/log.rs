@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use filesystem::FileKind;
-use ondisk::{Corrupt, Error, Result, read_value};
+use ondisk::{Corrupt, Result, read_value};
 
 use super::block_header::{self, BlockType};
 use super::commit_block::{self, Commit};
 use super::descriptor_block::{self, Tag};
+use super::fast_commit::{self, FastCommits};
 use super::revocation_block;
 use super::superblock::{Protection, RawSuperblock, Superblock};
 use crate::checksum::crc32_be;
 use crate::disk::Disk;
+use crate::inode;
 use crate::mapping::{self, Run};
 use crate::superblock;
 use crate::units::FsBlock;
@@ -35,6 +37,8 @@ pub struct Recovery {
     pub copies: Vec<Copy>,
     /// The number of the transaction that would follow.
     pub next_sequence: u32,
+    /// What was changed after the last of them.
+    pub fast_commits: FastCommits,
 }
 
 /// A block of the log that belongs somewhere else.
@@ -70,6 +74,7 @@ impl<'a> Journal<'a> {
         let offset = disk.offset_of(place.physical);
         let raw: RawSuperblock = read_value(&*disk.device, offset)?;
         let superblock = Superblock::decode(&raw, offset, size.bytes(), blocks)?;
+        judge_runs(&runs, raw.s_maxlen.get().into(), inode.offset)?;
         Ok(Self { disk, runs, raw, superblock })
     }
 
@@ -100,8 +105,8 @@ impl<'a> Journal<'a> {
     /// commit block says that it is newer than the one before, and not a leftover of an earlier turn.
     ///
     /// # Errors
-    /// `Io`; `Corrupt` for a damaged transaction, on which the kernel refuses to mount; `Unsupported` when
-    /// fast commits follow.
+    /// `Io`; `Corrupt` for a damaged transaction or first fast commit, on which the kernel refuses to mount;
+    /// `Unsupported` for features of fast commits.
     pub fn recover(&self) -> Result<Recovery> {
         let mut scan = Scan::new(self);
         let Some(start) = self.superblock.start else {
@@ -111,8 +116,8 @@ impl<'a> Journal<'a> {
         while let Some(next) = scan.step(position)? {
             position = next;
         }
-        self.refuse_fast_commits(scan.sequence)?;
-        Ok(scan.finish())
+        let fast_commits = self.fast_commits(scan.sequence)?;
+        Ok(Recovery { fast_commits, ..scan.finish() })
     }
 
     /// The bytes of a copy as they belong to their place.
@@ -134,16 +139,15 @@ impl<'a> Journal<'a> {
         Ok(bytes)
     }
 
-    /// Fast commits count when their first block names the transaction that would come next.
-    fn refuse_fast_commits(&self, sequence: u32) -> Result<()> {
-        let Some(first) = self.superblock.fast_commits else { return Ok(()) };
-        let bytes = self.block(first)?;
-        // Little-endian: tag 9, "head"; its length; features; the transaction.
-        let is_head = bytes.first_chunk::<2>() == Some(&9_u16.to_le_bytes());
-        if is_head && bytes.get(8..12) == Some(&sequence.to_le_bytes()) {
-            return Err(Error::unsupported("journal", "fast_commit (blocks written since the last commit)"));
+    /// The fast commits that follow the last transaction, where `sequence` would come next.
+    fn fast_commits(&self, sequence: u32) -> Result<FastCommits> {
+        let mut scan = fast_commit::Scan::new(sequence, inode::length(&self.disk.superblock));
+        for block in self.superblock.fast_commits.clone() {
+            if !scan.block(&self.block(block)?, self.offset_of(block)?)? {
+                break;
+            }
         }
-        Ok(())
+        Ok(scan.finish())
     }
 
     fn offset_of(&self, block: u32) -> Result<u64> {
@@ -171,6 +175,22 @@ impl<'a> Journal<'a> {
         let sum = u64::from(within).saturating_add(count.into()).checked_rem(length.into()).unwrap_or(0);
         self.superblock.first.saturating_add(u32::try_from(sum).unwrap_or(0))
     }
+}
+
+/// Refuses a journal with a hole in it.
+fn judge_runs(runs: &[Run], blocks: u64, offset: u64) -> Result<(), Corrupt> {
+    let mut next = 0;
+    for run in runs.iter().filter(|run| run.is_written) {
+        if run.logical != next {
+            break;
+        }
+        next = run.end();
+    }
+    if next >= blocks {
+        return Ok(());
+    }
+    let expected = format!("all {blocks}");
+    Err(Corrupt::new("journal", offset, "mapped blocks", expected, format_args!("none at {next}")))
 }
 
 /// One pass over the log. A transaction gathers in `pending` until its commit block is found.
@@ -332,7 +352,7 @@ impl<'a> Scan<'a> {
             let is_later = |by: u32| copy.sequence.wrapping_sub(by).cast_signed() > 0;
             revoked.get(&copy.tag.block).is_none_or(|by| is_later(*by))
         });
-        Recovery { transactions, copies, next_sequence: sequence }
+        Recovery { transactions, copies, next_sequence: sequence, fast_commits: FastCommits::default() }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod block_header;
 pub mod commit_block;
 pub mod descriptor_block;
+pub mod fast_commit;
 mod log;
 pub mod revocation_block;
 pub mod superblock;

@@ -135,8 +135,8 @@ pub struct Superblock {
     pub is_async: bool,
     /// How the log is protected.
     pub protection: Protection,
-    /// The first block of the area for fast commits, with that feature.
-    pub fast_commits: Option<u32>,
+    /// The blocks of the area for fast commits; empty without that feature.
+    pub fast_commits: std::ops::Range<u32>,
 }
 
 impl Superblock {
@@ -193,7 +193,7 @@ impl Superblock {
             is_async: incompat & bits::ASYNC_COMMIT != 0,
             protection,
             // jbd2 leaves one block between the log and this area.
-            fast_commits: end.checked_add(1).filter(|first| has_fast_commits && *first < length),
+            fast_commits: if has_fast_commits { end.saturating_add(1)..length } else { 0..0 },
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::journal::Journal;
 use crate::units::{FsBlock, to_usize, widen};
 
 /// Blocks side by side: the first, and how many.
-pub(super) type Blocks = (FsBlock, u64);
+pub(crate) type Blocks = (FsBlock, u64);
 
 /// The block bitmaps as they will be. Changes stay here until [`finish`](Self::finish).
 #[derive(Debug)]
@@ -324,7 +324,7 @@ impl Group {
 
 /// The bitmap of a group in which no block was ever allocated: what the group needs itself is in use, and so
 /// is what the bitmap has beyond the end of the group.
-fn initial_bitmap(disk: &Disk, descriptor: &GroupDescriptor, (first, count): Blocks) -> Vec<u8> {
+pub(crate) fn initial_bitmap(disk: &Disk, descriptor: &GroupDescriptor, (first, count): Blocks) -> Vec<u8> {
     let superblock = &disk.superblock;
     let mut bitmap = vec![0; superblock.block_size.length()];
     let own = [
@@ -365,11 +365,11 @@ fn next_bit(bitmap: &[u8], from: u64, is_used: bool) -> u64 {
 }
 
 /// Whether a bit is set; bits that do not exist are.
-fn is_set(bitmap: &[u8], bit: u64) -> bool {
+pub(crate) fn is_set(bitmap: &[u8], bit: u64) -> bool {
     bitmap.get(to_usize(bit / 8)).is_none_or(|byte| byte & mask(bit) != 0)
 }
 
-fn set(bitmap: &mut [u8], bit: u64, is_used: bool) {
+pub(crate) fn set(bitmap: &mut [u8], bit: u64, is_used: bool) {
     if let Some(byte) = bitmap.get_mut(to_usize(bit / 8)) {
         *byte = if is_used { *byte | mask(bit) } else { *byte & !mask(bit) };
     }

@@ -3,7 +3,7 @@
 //! Everything is read and decided before the first byte is written, so a refusal leaves no trace. What is
 //! written is what a clean unmount would have left: no journal is involved.
 
-mod allocator;
+pub(crate) mod allocator;
 mod changes;
 mod refusal;
 mod replace;
