@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 9] = [
         "filesystem-btrfs",
         "filesystem-ext4",
         "filesystem-fat",
+        "filesystem-iso9660",
         "filesystem-ntfs",
         "filesystem-squashfs",
         "filesystem-xfs",

@@ -20,6 +20,7 @@ pub static FILESYSTEMS: &[&Format] = &[
     &filesystem_btrfs::FORMAT,
     &filesystem_fat::FORMAT,
     &filesystem_ntfs::FORMAT,
+    &filesystem_iso9660::FORMAT,
     &filesystem_squashfs::FORMAT,
 ];
 
