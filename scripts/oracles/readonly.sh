@@ -106,7 +106,7 @@ for disk in /dev/vd?; do
   /sbin/find . -type f -exec /sbin/sha256sum {} + | sed "s|^|hash $disk |"
   /sbin/find . \( -type b -o -type c \) -exec /sbin/stat -c "node $disk %t:%T %n" {} +
   cd /; umount /mnt
-done
+done | base64 | sed 's/^/B /'
 S
 disks=() made=()
 for case in "${chosen[@]}"; do
@@ -118,11 +118,12 @@ for index in "${!made[@]}"; do
     case=${made[$index]}
     "$target/debug/examples/iso9660_tree" "$work/$case.iso" >"$work/ours" 2>"$work/err"
     python3 - "$work" "/dev/vd$(printf '%b' "\\x$(printf '%x' $((97 + index)))")" "$case" <<'P'
-import ast, re, sys
+import ast, base64, re, sys
 work, disk, case = sys.argv[1:]
 theirs, hashes, nodes, blkid = {}, {}, {}, {}
-for line in open(work + "/kernel", "rb").read().split(b"\n"):
-    line = line.rstrip(b"\r")
+# What is not UTF-8 would not come through as it is.
+lines = [line.strip() for line in open(work + "/kernel", "rb") if line.startswith(b"B ")]
+for line in base64.b64decode(b"".join(line[2:] for line in lines)).split(b"\n"):
     if line.startswith(disk.encode() + b"\t"):
         _, path, *rest = line.split(b"\t")
         theirs[path] = rest
