@@ -128,5 +128,17 @@ if [ "$target" = fat ]; then
     rm "$work/image"
   done
 fi
+if [ "$target" = readonly ]; then
+  # Small images of every compression and every kind of names; the empty system area of discs is left out.
+  for options in "-comp gzip -noI" "-comp gzip" "-comp xz" "-comp lz4" "-comp zstd"; do
+    # shellcheck disable=SC2086
+    mksquashfs fuzz_targets "$corpus/${options//[- ]/}" -noappend -quiet -no-progress -b 4096 $options >/dev/null
+  done
+  for options in "-R" "-J" "-R -J" "-l"; do
+    # shellcheck disable=SC2086
+    genisoimage -quiet $options -o "$work/image" fuzz_targets
+    tail -c +32769 "$work/image" >"$corpus/disc${options//[- ]/}"
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

@@ -124,7 +124,12 @@ def line(shown, path):
             content = digest.hexdigest()
     target = escape(os.readlink(path)) if stat.S_ISLNK(mode) else "-"
     # The kernel shows ACLs a second time in another form.
-    names = [n for n in os.listxattr(path, follow_symlinks=False) if not n.startswith("system.")]
+    try:
+        names = [n for n in os.listxattr(path, follow_symlinks=False) if not n.startswith("system.")]
+    except OSError as error:  # squashfs without any
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []
     value = lambda name: hashlib.sha256(os.getxattr(path, name, follow_symlinks=False)).hexdigest()[:16]
     xattrs = ["%s=%s" % (escape(os.fsencode(n)), value(n)) for n in sorted(names)]
     device = (os.major(st.st_rdev), os.minor(st.st_rdev))

@@ -19,8 +19,8 @@ pub(crate) mod number {
     pub(crate) const ROOT: u64 = 5;
     pub(crate) const SECURE: u64 = 9;
     pub(crate) const UPCASE: u64 = 10;
-    /// The first that is not reserved for the system.
-    pub(crate) const FIRST_USER: u64 = 24;
+    /// The first that a file may have: chkdsk uses those below 24 too.
+    pub(crate) const FIRST_USER: u64 = 16;
 }
 
 /// Records that the mirror holds at least.

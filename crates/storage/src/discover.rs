@@ -20,6 +20,8 @@ pub static FILESYSTEMS: &[&Format] = &[
     &filesystem_btrfs::FORMAT,
     &filesystem_fat::FORMAT,
     &filesystem_ntfs::FORMAT,
+    &filesystem_iso9660::FORMAT,
+    &filesystem_squashfs::FORMAT,
 ];
 
 /// How many devices may lie one within the other; a bound for images made to have no end.
