@@ -540,6 +540,7 @@ impl Machine<'_> {
                     return self.error(&call.origin, GrubError::bad_argument("can't break 0 loops"));
                 }
                 Some((Ok(count), b"")) => usize::try_from(count).unwrap_or(usize::MAX),
+                Some((Err(_), _)) => return self.error(&call.origin, not_a_number()),
                 _ => return self.error(&call.origin, GrubError::bad_argument("unrecognized number")),
             },
             _ => return self.error(&call.origin, GrubError::bad_argument("one argument expected")),
@@ -555,7 +556,7 @@ impl Machine<'_> {
             return self.error(&call.origin, GrubError::bad_argument("not in function body"));
         }
         let status = match call.args.first() {
-            None => self.state.status.clone(),
+            None => self.state.status.clone().unwrap_or(OK),
             Some(arg) => match arg.value.as_result().map(|text| unsigned(text, 10)) {
                 Err(unknown) => Status::Unknown(unknown),
                 Ok((Ok(number), b"")) => {
@@ -566,6 +567,7 @@ impl Machine<'_> {
                     }
                     Status::Known(number)
                 }
+                Ok((Err(_), _)) => return self.error(&call.origin, not_a_number()),
                 Ok(_) => return self.error(&call.origin, GrubError::bad_argument("unrecognized number")),
             },
         };
@@ -750,6 +752,10 @@ impl Machine<'_> {
         }
         OK
     }
+}
+
+fn not_a_number() -> GrubError {
+    GrubError::new(ErrorCode::BadNumber, "unrecognized number")
 }
 
 /// Commands that change nothing on the way to an entry, and that nothing depends on.

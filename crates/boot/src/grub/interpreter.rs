@@ -9,7 +9,7 @@ use super::error::{ErrorCode, GrubError};
 use super::expand::Arg;
 use super::report::{Choice, End, Message, Run};
 use super::script::{Body, Origin, Script};
-use super::state::{Function, OK, State, Status};
+use super::state::{Function, OK, State, Status, Variable};
 use super::value::{Unknown, Value};
 use super::world::{Answer, Lookup, Place, Platform, Setup, Version, World};
 
@@ -67,6 +67,8 @@ pub(super) struct Machine<'w> {
     pub(super) setup: &'w Setup,
     pub(super) state: State,
     pub(super) depth: usize,
+    /// What `test` would say of a number that is none.
+    pub(super) number_error: Option<&'static str>,
     steps: usize,
     forks: usize,
     bytes: usize,
@@ -82,6 +84,7 @@ impl<'w> Machine<'w> {
             setup,
             state: State::new(),
             depth: 0,
+            number_error: None,
             steps: 0,
             forks: 0,
             bytes: 0,
@@ -139,7 +142,12 @@ impl<'w> Machine<'w> {
                 (menu.unwrap_or_default(), choice, None)
             }
         };
+        let variables = self.state.contexts.last().map(|context| {
+            let pair = |(name, variable): (&Vec<u8>, &Variable)| (name.clone(), variable.value.clone());
+            context.variables.iter().map(pair).collect()
+        });
         Run {
+            variables: variables.unwrap_or_default(),
             menu,
             choice,
             timeout,
@@ -402,8 +410,11 @@ impl<'w> Machine<'w> {
             if self.state.flow.breaks > 0 || self.state.end.is_some() {
                 break;
             }
+            if matches!(command, Command::Function { .. }) {
+                continue;
+            }
             status = self.command(script, command);
-            self.state.status = status.clone();
+            self.state.status = Some(status.clone());
             if self.state.flow.returns {
                 break;
             }
@@ -596,6 +607,10 @@ impl<'w> Machine<'w> {
         } else {
             // Neither the assignment nor the error makes a difference to a condition: both count as success.
             match bytes.iter().position(|byte| *byte == b'=') {
+                Some(at) if is_special(&bytes[..at]) => {
+                    let shown = String::from_utf8_lossy(&bytes[..at]).into_owned();
+                    self.print(&call.origin, format!("invalid variable name `{shown}'"));
+                }
                 Some(at) => {
                     self.set_variable(&bytes[..at], Value::from(&bytes[at + 1..]), Some(name.origin.clone()));
                 }
@@ -633,6 +648,11 @@ impl<'w> Machine<'w> {
         self.state.flow.returns = false;
         status
     }
+}
+
+/// Names that no assignment can have.
+fn is_special(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_digit) || matches!(name, b"#" | b"*" | b"@")
 }
 
 const FEATURES: &[&str] = &[
