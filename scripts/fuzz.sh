@@ -107,5 +107,10 @@ if [ "$target" = fat ]; then
     rm "$work/image"
   done
 fi
+if [ "$target" = grub_cfg ]; then
+  for sample in debian rhel9; do
+    { printf '\x08'; cat "../crates/boot/tests/grub/$sample.cfg"; } >"$corpus/$sample"
+  done
+fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.
 cargo fuzz run --fuzz-dir . -s none "$target" "$corpus" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=3000001

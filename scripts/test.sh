@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk fuse3 gdisk grub-common lvm2 mdadm mtools ntfs-3g qemu-utils systemd xfsprogs)
+packages=(btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk fuse3 gdisk grub-common grub-emu lvm2 mdadm mtools ntfs-3g qemu-utils systemd xfsprogs)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, script)) = input.split_first() else { return };
-    if script.len() > 4096 {
+    if script.len() > 16384 {
         return;
     }
     for reader in [Reader::Grub, Reader::ScriptCheck] {

@@ -125,6 +125,7 @@ impl Machine<'_> {
             "continue" => self.leave_loops(call, true),
             "return" => self.return_from_function(call),
             "shift" => self.shift(call),
+            "setparams" if self.state.scope.is_none() => Status::Known(ErrorCode::InvalidCommand as i32),
             "setparams" => {
                 let values = call.args.iter().map(|arg| arg.value.clone()).collect();
                 self.state.scope = Some(Arc::new(values));
@@ -476,7 +477,7 @@ impl Machine<'_> {
         }
         self.depth += 1;
         if is_extract {
-            self.state.open_context();
+            self.open_context();
             self.read_configuration(&file.value, &call.origin);
             if let Some(context) = self.state.close_context()
                 && let Some(menu) = self.state.menu_mut()
@@ -484,7 +485,7 @@ impl Machine<'_> {
                 menu.extend(context.menu.iter().cloned());
             }
         } else if is_new {
-            self.state.open_context();
+            self.open_context();
             self.read_configuration(&file.value, &call.origin);
             if self.state.end.is_none() && !self.state.menu().is_empty() {
                 self.show_menu(false, &[], &call.origin);

@@ -181,6 +181,9 @@ impl Machine<'_> {
             self.state.end = Some(End::Password);
             return super::state::OK;
         }
+        if !self.step() || !self.spend(256) {
+            return super::state::OK;
+        }
         let first_message = self.state.messages.len();
         let place = self.state.attempts.len();
         self.state.attempts.push(Attempt {
@@ -194,7 +197,7 @@ impl Machine<'_> {
         let chosen = self.state.get(b"chosen").cloned();
         let default = self.state.get(b"default").cloned();
         if entry.is_submenu {
-            self.state.open_context();
+            self.open_context();
             self.state.set(b"timeout", Value::from("0"), None);
         }
         self.choose(entry, chosen.as_ref(), default.as_ref());
