@@ -218,6 +218,7 @@ CHECKS = {
     "state": "timeout 100 systemctl is-system-running --wait",
     "failed": "systemctl --failed --plain --no-legend --no-pager | cut -d' ' -f1 | tr '\\n' ' '",
     "root": "findmnt -no OPTIONS / | cut -d, -f1",
+    "arrays": "grep -os '\\[[U_]*\\]' /proc/mdstat | tr '\\n' ' '",
     "mounts": "findmnt -rno TARGET,SOURCE -t ext4,xfs,btrfs,vfat | tr '\\n' ';'",
 }
 
