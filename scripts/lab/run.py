@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     a = parser.parse_args()
     os.makedirs(boot.LAB + "/logs", exist_ok=True)
-    os.nice(5)
+    os.nice(1)
     done = {} if a.redo else load()["cases"]
     todo = [case for case in cases.CASES if case["id"] not in done and (not a.faults or case["fault"]) and (not a.healthy or not case["fault"])
             and re.search(a.only, "%s %s %s %s" % (case["id"], case["guest"], case["fault"], case["hardware"]))]
