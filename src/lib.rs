@@ -11,7 +11,7 @@ pub mod machine;
 use std::sync::Arc;
 
 use blockdev::{Device, Overlay};
-use boot::{BootTrace, Outcome};
+use boot::{BootTrace, Outcome, Simulator};
 use filesystem::Timestamp;
 use guest::Guest;
 use luks::Keyring;
@@ -39,10 +39,11 @@ pub struct Examination {
 pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examination {
     let storage = storage::discover(disks, keys);
     let guests = guest::inspect(&storage);
+    let simulator = Simulator::new(&storage);
     let boots: Vec<BootTrace> = guests
         .iter()
         .flat_map(|guest| machines.iter().map(move |machine| (guest, machine)))
-        .map(|(guest, machine)| boot::simulate(&storage, guest, &machine.hardware(guest, disks.len())))
+        .map(|(guest, machine)| simulator.run(guest, &machine.hardware(guest, disks.len())))
         .collect();
     let findings = rules::judge(&storage, &guests, &boots);
     Examination { storage, guests, boots, findings }

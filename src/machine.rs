@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use guest::Guest;
-use storage::{Bus, Hardware, Slot};
+use storage::{Bus, Firmware, Hardware, Slot};
 
 /// A machine, relative to what the guest's own files speak of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Machine {
     pub bus: Option<Bus>,
     /// In which order its disks are enumerated.
     pub order: DiskOrder,
+    /// What starts it; `None` is what its disks are made for.
+    pub firmware: Option<Firmware>,
 }
 
 /// The order of the disks.
@@ -63,20 +65,22 @@ impl Machine {
 
     /// The machine with one further disk enumerated first: the founding fault.
     pub fn reordered() -> Self {
-        Self { bus: None, order: DiskOrder::ExtraFirst(1) }
+        Self { order: DiskOrder::ExtraFirst(1), ..Self::default() }
     }
 
     /// The hardware that this is for `guest` with `disks` disks.
     pub fn hardware(&self, guest: &Guest, disks: usize) -> Hardware {
         let bus = self.bus.or(guest.bus).unwrap_or(Bus::VirtioBlk);
-        match &self.order {
+        let hardware = match &self.order {
             DiskOrder::ExtraFirst(count) => Hardware::new(bus, disks).with_extra_first(*count),
             DiskOrder::Permuted(order) => {
                 let given = order.iter().copied().filter(|disk| *disk < disks);
                 let rest = (0..disks).filter(|disk| !order.contains(disk));
-                Hardware { slots: given.chain(rest).map(|disk| Slot { bus, disk: Some(disk) }).collect() }
+                let slots = given.chain(rest).map(|disk| Slot { bus, disk: Some(disk) }).collect();
+                Hardware { slots, firmware: None }
             }
-        }
+        };
+        Hardware { firmware: self.firmware, ..hardware }
     }
 }
 
@@ -89,8 +93,11 @@ impl fmt::Display for Machine {
             DiskOrder::ExtraFirst(count) => write!(f, "with {count} extra disks first")?,
             DiskOrder::Permuted(order) => write!(f, "with its disks in the order {order:?}")?,
         }
-        match self.bus {
-            Some(bus) => write!(f, ", on {bus}"),
+        if let Some(bus) = self.bus {
+            write!(f, ", on {bus}")?;
+        }
+        match self.firmware {
+            Some(firmware) => write!(f, ", with {firmware}"),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filesystem::FileKind;
-use storage::Bus;
+use storage::{Bus, Firmware};
 
 use crate::container::mend::Wanted;
 use crate::machine::DiskOrder;
@@ -144,6 +144,10 @@ pub(crate) struct Simulate {
     /// The bus of the disks: virtio-blk, virtio-scsi, sata, ide, nvme, xen. May be repeated.
     #[arg(long, value_name = "BUS")]
     pub(crate) bus: Vec<Bus>,
+    /// What starts the machine: bios, uefi (with no boot entries of its own). Default: what the disks are made for. May be
+    /// repeated.
+    #[arg(long, value_name = "FIRMWARE")]
+    pub(crate) firmware: Vec<Firmware>,
 }
 
 #[derive(Debug, Args)]

@@ -5,10 +5,13 @@
 
 pub mod fstab;
 pub mod grub;
+mod grub_world;
+mod lvm_conf;
 mod simulate;
+mod stages;
 mod trace;
 mod unit_name;
 
-pub use simulate::simulate;
+pub use simulate::Simulator;
 pub use trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
 pub use unit_name::{unit_name, unit_name_from_path};

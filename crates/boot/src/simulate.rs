@@ -1,193 +1,148 @@
 //! The boot of one installed system on one machine.
-//!
-//! Covered: finding the root file system through partitions and logical volumes, and what systemd makes of
-//! fstab. Not covered, and said so: firmware, boot loader, kernel, initramfs.
 
 use std::time::Duration;
 
 use guest::Guest;
-use guest_files::fstab::Entry;
-use storage::{Content, DeviceNames, Hardware, NodeId, Storage, Target};
+use storage::{DeviceNames, Firmware, Hardware, Storage};
 
-use crate::fstab::{self, Unit};
-use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
+use crate::stages::initramfs::Devices;
+use crate::stages::kernel::{Cache, Drivers, Kernel};
+use crate::stages::{Next, Step, firmware, grub, init, initramfs, kernel, local_fs, stage};
+use crate::trace::{BootTrace, Cause, Outcome, StageName, Verdict};
 
-/// Follows the boot of `guest` on `hardware`.
-pub fn simulate(storage: &Storage, guest: &Guest, hardware: &Hardware) -> BootTrace {
-    let names = DeviceNames::new(storage, hardware);
-    let mut trace = BootTrace {
-        hardware: hardware.clone(),
-        guest: guest.root,
-        stages: not_examined(),
-        outcome: Outcome::Login,
-        cause: None,
-        failing_lines: Vec::new(),
-        delay: Duration::ZERO,
-    };
-    let root = root_stage(storage, guest, &names);
-    let is_root_found = root.verdict == Verdict::Pass;
-    trace.stages.push(root);
-    if !is_root_found {
-        trace.outcome = Outcome::DracutEmergency;
-        let symptom = format!("the initramfs waits for {}, then gives up", storage.node(guest.root).path);
-        trace.cause =
-            Some(Cause { rule: "lvm.pv-missing", file: String::new(), line: None, unit: None, symptom });
-        return trace;
+/// Follows boots of the systems on one set of disks. What was read for one machine is kept for the next.
+pub struct Simulator<'a> {
+    storage: &'a Storage,
+    cache: Cache,
+}
+
+impl<'a> Simulator<'a> {
+    /// For what was found on the disks.
+    pub fn new(storage: &'a Storage) -> Self {
+        Self { storage, cache: Cache::default() }
     }
-    local_file_systems(storage, guest, &names, &mut trace);
-    trace
-}
 
-/// The stages that this version does not look at.
-fn not_examined() -> Vec<Stage> {
-    [StageName::Firmware, StageName::Loader, StageName::LoaderConfig, StageName::Kernel]
-        .into_iter()
-        .map(|name| Stage {
-            name,
-            verdict: Verdict::Unknown,
-            summary: "not yet examined".into(),
-            evidence: Vec::new(),
-        })
-        .collect()
-}
-
-fn root_stage(storage: &Storage, guest: &Guest, names: &DeviceNames) -> Stage {
-    let path = &storage.node(guest.root).path;
-    // The name that says most comes last: by-uuid sorts before mapper, kernel names after both.
-    let name = names
-        .of(guest.root)
-        .find(|name| name.starts_with("/dev/mapper/"))
-        .or_else(|| names.of(guest.root).last());
-    let (verdict, summary) = match name {
-        Some(name) => (Verdict::Pass, format!("{path} is {name}")),
-        None => (Verdict::Fail, format!("{path} cannot be assembled from the disks of this machine")),
-    };
-    Stage { name: StageName::Root, verdict, summary, evidence: Vec::new() }
-}
-
-/// What happens to one unit on this hardware.
-enum Fate {
-    Works,
-    /// The device never comes.
-    NoDevice(String),
-    /// The device is there and cannot be mounted as asked.
-    CannotMount(String),
-    /// Nothing here says whether it works.
-    Unknown(String),
-}
-
-fn local_file_systems(storage: &Storage, guest: &Guest, names: &DeviceNames, trace: &mut BootTrace) {
-    let Some(file) = &guest.fstab else {
-        trace.stages.push(Stage {
-            name: StageName::LocalFileSystems,
-            verdict: Verdict::Unknown,
-            summary: "no /etc/fstab could be read".into(),
-            evidence: Vec::new(),
-        });
-        return;
-    };
-    let (units, _) = fstab::generate(&file.document);
-    let mut stage = Stage {
-        name: StageName::LocalFileSystems,
-        verdict: Verdict::Pass,
-        summary: "everything that local-fs.target requires can be mounted".into(),
-        evidence: Vec::new(),
-    };
-    for unit in units.iter().filter(|unit| unit.is_started()) {
-        let Some(entry) = file.document.entries().iter().find(|entry| entry.line == unit.line) else {
-            continue;
+    /// Follows the boot of `guest` on `hardware`.
+    ///
+    /// Where a stage before the root file system cannot be told, the boot is followed from there on, and the outcome is what
+    /// comes if those stages do their part.
+    pub fn run(&self, guest: &Guest, hardware: &Hardware) -> BootTrace {
+        let firmware = hardware.firmware.unwrap_or_else(|| firmware::made_for(self.storage, hardware));
+        let mut trace = BootTrace {
+            hardware: hardware.clone(),
+            firmware,
+            guest: guest.root,
+            stages: Vec::new(),
+            outcome: Outcome::Login,
+            cause: None,
+            failing_lines: Vec::new(),
+            delay: Duration::ZERO,
         };
-        let fate = fate(storage, guest, names, unit, entry);
-        let timeout = unit.device_timeout.unwrap_or(guest.device_timeout);
-        let (reason, symptom) = match fate {
-            Fate::Works => continue,
-            Fate::Unknown(reason) => {
-                if unit.blocks_boot() && stage.verdict == Verdict::Pass {
-                    stage.verdict = Verdict::Unknown;
-                    stage.summary = reason.clone();
-                }
-                stage.evidence.push(Evidence {
-                    file: file.path.clone(),
-                    line: Some(unit.line),
-                    text: reason,
-                });
-                continue;
-            }
-            Fate::NoDevice(reason) => {
-                trace.delay = trace.delay.max(timeout);
-                let device = unit.device.as_deref().unwrap_or(&unit.what);
-                (reason, format!("Timed out waiting for device {device}"))
-            }
-            Fate::CannotMount(reason) => (reason, format!("Failed to mount {} ({})", unit.name, unit.target)),
+        let kernel = match self.to_kernel(guest, hardware, firmware, &mut trace) {
+            Reached::Kernel(kernel) => Some(kernel),
+            Reached::Nothing => return trace,
+            Reached::Unknown => None,
         };
-        trace.failing_lines.push(unit.line);
-        stage.evidence.push(Evidence {
-            file: file.path.clone(),
-            line: Some(unit.line),
-            text: reason.clone(),
-        });
-        if !unit.blocks_boot() {
-            continue;
+        let Some(kernel) = kernel else {
+            self.from_root(guest, hardware, firmware, &mut trace);
+            return trace;
+        };
+        let root = initramfs::run(self.storage, guest, hardware, firmware, &kernel);
+        if let Some(root) = take(&mut trace, root) {
+            let init = init::run(guest, &kernel, root.kind);
+            if take(&mut trace, init).is_none() && trace.cause.is_some() {
+                return trace;
+            }
+        } else if trace.cause.is_some() {
+            return trace;
         }
-        if stage.verdict != Verdict::Fail {
-            stage.verdict = Verdict::Fail;
-            stage.summary = format!("{}: {reason}", unit.name);
+        let drivers = Drivers::on_root(&kernel, guest);
+        let devices = self.devices(guest, hardware, firmware, &drivers);
+        local_fs::run(self.storage, guest, &devices, &mut trace);
+        trace
+    }
+
+    fn devices(
+        &self,
+        guest: &Guest,
+        hardware: &Hardware,
+        firmware: Firmware,
+        drivers: &Drivers<'_>,
+    ) -> Devices<'a> {
+        let mut devices = Devices::new(self.storage, hardware, firmware, drivers);
+        if let Ok(text) = guest.read("/etc/crypttab", 1 << 20) {
+            devices.add_crypttab(&String::from_utf8_lossy(&text));
         }
-        if trace.cause.is_none() {
-            let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
-            trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let is_bare = storage::is_unstable_name(&unit.what);
-            trace.cause = Some(Cause {
-                rule: if is_bare { "fstab.unstable-device" } else { "fstab.unresolved-source" },
-                file: file.path.clone(),
-                line: Some(unit.line),
-                unit: Some(unit.device.clone().unwrap_or_else(|| unit.name.clone())),
-                symptom,
-            });
+        devices
+    }
+
+    /// Firmware, loader, configuration, kernel.
+    fn to_kernel(
+        &self,
+        guest: &Guest,
+        hardware: &Hardware,
+        firmware: Firmware,
+        trace: &mut BootTrace,
+    ) -> Reached {
+        let reached = (|| {
+            let loader = take(trace, firmware::start(self.storage, hardware, firmware))?;
+            let loaded = take(trace, grub::run(self.storage, guest, hardware, &loader))?;
+            take(trace, kernel::run(guest, loaded, &self.cache))
+        })();
+        match reached {
+            Some(kernel) => Reached::Kernel(Box::new(kernel)),
+            None if trace.cause.is_some() => Reached::Nothing,
+            None => Reached::Unknown,
         }
     }
-    trace.stages.push(stage);
+
+    /// From the root file system on, when nothing before can be told.
+    fn from_root(&self, guest: &Guest, hardware: &Hardware, firmware: Firmware, trace: &mut BootTrace) {
+        for name in [StageName::Firmware, StageName::Loader, StageName::LoaderConfig, StageName::Kernel] {
+            if !trace.stages.iter().any(|stage| stage.name == name) {
+                trace.stages.push(stage(name, Verdict::Unknown, "not examined"));
+            }
+        }
+        let names = DeviceNames::new(self.storage, hardware);
+        let path = &self.storage.node(guest.root).path;
+        // The name that says most comes last: by-uuid sorts before mapper, kernel names after both.
+        let name = names
+            .of(guest.root)
+            .find(|name| name.starts_with("/dev/mapper/"))
+            .or_else(|| names.of(guest.root).last());
+        let Some(name) = name else {
+            let summary = format!("{path} cannot be assembled from the disks of this machine");
+            let symptom = format!("the initramfs waits for {path}, then gives up");
+            trace.stages.push(stage(StageName::Root, Verdict::Fail, summary));
+            trace.outcome = Outcome::DracutEmergency;
+            trace.cause =
+                Some(Cause { rule: "lvm.pv-missing", file: String::new(), line: None, unit: None, symptom });
+            return;
+        };
+        trace.stages.push(stage(StageName::Root, Verdict::Pass, format!("{path} is {name}")));
+        let devices = self.devices(guest, hardware, firmware, &Drivers::all());
+        local_fs::run(self.storage, guest, &devices, trace);
+    }
 }
 
-fn fate(storage: &Storage, guest: &Guest, names: &DeviceNames, unit: &Unit, entry: &Entry) -> Fate {
-    if unit.device.is_none() {
-        // A bind mount, tmpfs, overlay or swap file: no device to wait for.
-        return Fate::Works;
-    }
-    match names.get(&unit.what) {
-        Some(Target::Node(node)) if unit.target == "/" && node != guest.root => {
-            Fate::Unknown(format!("/ is {}, which is not the root file system that was found", unit.what))
-        }
-        Some(Target::Node(node)) => mounted(storage, node, unit, entry),
-        Some(Target::Ambiguous) => Fate::Unknown(format!("several devices claim {}", unit.what)),
-        Some(Target::Extra) => {
-            Fate::CannotMount(format!("{} is a further disk without this content", unit.what))
-        }
-        None if unit.target == "/" => {
-            Fate::Unknown(format!("/ is {}, which no disk provides; the initramfs decides", unit.what))
-        }
-        None if storage::depends_on_machine(&unit.what) => {
-            Fate::Unknown(format!("{} is made from what only the machine knows", unit.what))
-        }
-        None => Fate::NoDevice(format!("no disk of this machine provides {}", unit.what)),
-    }
+/// How far the loader gets.
+enum Reached {
+    Kernel(Box<Kernel>),
+    /// It ends before; the trace says where.
+    Nothing,
+    Unknown,
 }
 
-fn mounted(storage: &Storage, node: NodeId, unit: &Unit, entry: &Entry) -> Fate {
-    let found = storage.node(node);
-    let kind = entry.kind.text();
-    let Some(content) = found.content_type() else {
-        return Fate::CannotMount(format!(
-            "{} leads to {}, which holds nothing known",
-            unit.what, found.path
-        ));
-    };
-    if matches!(found.content, Content::PhysicalVolume { .. } | Content::Partitions(_)) {
-        return Fate::CannotMount(format!("{} leads to {}, which is {content}", unit.what, found.path));
+/// Puts a step on record; what the next one starts from, if there is a next one.
+fn take<T>(trace: &mut BootTrace, step: Step<T>) -> Option<T> {
+    trace.stages.extend(step.stages);
+    match step.next {
+        Next::Goes(next) => Some(next),
+        Next::Stops(stop) => {
+            trace.outcome = stop.outcome;
+            trace.cause = stop.cause;
+            None
+        }
+        Next::Unknown => None,
     }
-    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-    let fits = matches!(&*kind, "" | "auto")
-        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
-        || matches!((&*kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"));
-    if fits { Fate::Works } else { Fate::CannotMount(format!("{} holds {content}, not {kind}", unit.what)) }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use storage::{Hardware, NodeId};
+use storage::{Firmware, Hardware, NodeId};
 
 /// Three-valued: what was not examined is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,12 @@ pub enum StageName {
     Loader,
     /// The boot loader's configuration.
     LoaderConfig,
-    /// Kernel and initramfs, their drivers included.
+    /// Kernel and initramfs: there and whole.
     Kernel,
-    /// Finding the root file system.
+    /// Finding the root file system: drivers, then names, as the initramfs does it.
     Root,
+    /// The program that the kernel hands over to.
+    Init,
     /// Mounting what fstab names.
     LocalFileSystems,
 }
@@ -42,6 +44,7 @@ impl StageName {
             Self::LoaderConfig => "boot loader configuration",
             Self::Kernel => "kernel and initramfs",
             Self::Root => "root file system",
+            Self::Init => "init",
             Self::LocalFileSystems => "local file systems",
         }
     }
@@ -71,21 +74,45 @@ pub struct Evidence {
     pub text: String,
 }
 
-/// How a boot ends: the words that the boot lab uses for real ones.
+/// How a boot ends: the words that the boot lab uses for real ones. The better ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// A login prompt.
     Login,
     /// A login prompt after something failed.
     Degraded,
+    /// A passphrase is asked for.
+    LuksPrompt,
     /// Cannot be said.
     Unknown,
     /// systemd's emergency mode.
     Emergency,
+    /// systemd's rescue mode.
+    Rescue,
+    /// A shell runs in the place of init.
+    ShellAsInit,
     /// Waits for ever.
     Hang,
     /// The initramfs gives up: dracut's emergency shell.
     DracutEmergency,
+    /// The initramfs gives up: the shell of initramfs-tools or mkinitcpio.
+    InitramfsShell,
+    /// systemd gives up: "Freezing execution".
+    SystemdFreeze,
+    /// The kernel panics.
+    KernelPanic,
+    /// The machine starts again and again.
+    RebootLoop,
+    /// GRUB says what is wrong and waits at its menu.
+    GrubError,
+    /// GRUB's prompt `grub>`.
+    GrubPrompt,
+    /// GRUB's prompt `grub rescue>`.
+    GrubRescue,
+    /// The firmware finds nothing to start.
+    NoBootableDevice,
+    /// The hypervisor cannot open the image.
+    ImageError,
 }
 
 impl Outcome {
@@ -94,10 +121,22 @@ impl Outcome {
         match self {
             Self::Login => "login",
             Self::Degraded => "degraded",
+            Self::LuksPrompt => "luks-prompt",
             Self::Unknown => "unknown",
             Self::Emergency => "emergency",
+            Self::Rescue => "rescue",
+            Self::ShellAsInit => "shell-as-init",
             Self::Hang => "hang",
             Self::DracutEmergency => "dracut-emergency",
+            Self::InitramfsShell => "initramfs-shell",
+            Self::SystemdFreeze => "systemd-freeze",
+            Self::KernelPanic => "kernel-panic",
+            Self::RebootLoop => "reboot-loop",
+            Self::GrubError => "grub-error",
+            Self::GrubPrompt => "grub-prompt",
+            Self::GrubRescue => "grub-rescue",
+            Self::NoBootableDevice => "no-bootable-device",
+            Self::ImageError => "image-error",
         }
     }
 
@@ -133,6 +172,8 @@ pub struct Cause {
 pub struct BootTrace {
     /// The machine.
     pub hardware: Hardware,
+    /// What starts it: as the hardware says, or as the disks are made for.
+    pub firmware: Firmware,
     /// The root file system of the system that was followed.
     pub guest: NodeId,
     /// In order, to the one that fails.

@@ -104,17 +104,53 @@ pub struct Slot {
     pub disk: Option<usize>,
 }
 
+/// What starts the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Firmware {
+    /// A PC BIOS: boot sectors.
+    Bios,
+    /// UEFI: programs on a FAT file system. Its memory of boot entries is empty, as after a clone.
+    Uefi,
+}
+
+impl Firmware {
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Firmware {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = [Self::Bios, Self::Uefi].into_iter().find(|firmware| firmware.name() == text);
+        found.ok_or_else(|| "no such firmware; bios or uefi".into())
+    }
+}
+
 /// A machine: its disks in the order in which the kernel enumerates them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hardware {
     /// In enumeration order.
     pub slots: Vec<Slot>,
+    /// What starts it; `None` is what the disks are made for.
+    pub firmware: Option<Firmware>,
 }
 
 impl Hardware {
     /// `disks` disks on one bus, in the order given.
     pub fn new(bus: Bus, disks: usize) -> Self {
-        Self { slots: (0..disks).map(|disk| Slot { bus, disk: Some(disk) }).collect() }
+        Self { slots: (0..disks).map(|disk| Slot { bus, disk: Some(disk) }).collect(), firmware: None }
     }
 
     /// The same with `count` further disks enumerated first, on the bus of the first disk.
@@ -122,7 +158,7 @@ impl Hardware {
     pub fn with_extra_first(&self, count: usize) -> Self {
         let bus = self.slots.first().map_or(Bus::VirtioBlk, |slot| slot.bus);
         let extra = std::iter::repeat_n(Slot { bus, disk: None }, count);
-        Self { slots: extra.chain(self.slots.iter().copied()).collect() }
+        Self { slots: extra.chain(self.slots.iter().copied()).collect(), firmware: self.firmware }
     }
 
     /// Each slot with the kernel name of its disk: `vda`.

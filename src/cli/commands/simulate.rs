@@ -60,14 +60,18 @@ pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
     Ok(if all_up { Status::Clean } else { Status::Findings })
 }
 
-/// Every order on every bus that was asked for.
+/// Every order on every bus with every firmware that was asked for.
 fn machines(args: &Simulate) -> Vec<Machine> {
-    let buses: Vec<_> =
-        if args.bus.is_empty() { vec![None] } else { args.bus.iter().copied().map(Some).collect() };
+    fn each<T: Copy>(asked: &[T]) -> Vec<Option<T>> {
+        if asked.is_empty() { vec![None] } else { asked.iter().copied().map(Some).collect() }
+    }
     let orders =
         if args.disk_order.is_empty() { vec![DiskOrder::default()] } else { args.disk_order.clone() };
-    buses
-        .iter()
-        .flat_map(|bus| orders.iter().map(|order| Machine { bus: *bus, order: order.clone() }))
-        .collect()
+    let mut machines = Vec::new();
+    for firmware in each(&args.firmware) {
+        for bus in each(&args.bus) {
+            machines.extend(orders.iter().map(|order| Machine { bus, order: order.clone(), firmware }));
+        }
+    }
+    machines
 }

@@ -1,0 +1,105 @@
+//! The device filter of lvm.conf(5), as far as it decides which physical volumes are seen.
+
+use regex_lite::Regex;
+
+/// Patterns with what each does: `a` accepts, `r` rejects; the first that fits a name counts.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    patterns: Vec<(bool, Regex)>,
+}
+
+impl Filter {
+    /// The last `global_filter` or `filter` that is set outside of comments; `None` when there is none.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut found = None;
+        let mut is_global = false;
+        let code: String = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n");
+        let mut rest = code.as_str();
+        while let Some(at) = rest.find("filter") {
+            let key =
+                rest[..at].rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '/')).next();
+            let key = key.unwrap_or_default().rsplit('/').next().unwrap_or_default();
+            rest = &rest[at + "filter".len()..];
+            let Some(value) = rest.trim_start().strip_prefix('=') else { continue };
+            // Strings hold brackets; only one outside of them ends the list.
+            let list = strings(value);
+            if (key.is_empty() && !is_global || key == "global_") && !list.is_empty() {
+                is_global |= key == "global_";
+                found = Some(Self { patterns: list.iter().filter_map(|text| pattern(text)).collect() });
+            }
+        }
+        found
+    }
+
+    /// Whether a device with these names is looked at: by the first pattern that fits any of them, each name in turn.
+    pub(crate) fn accepts(&self, names: &[&str]) -> bool {
+        let mut is_rejected = false;
+        for name in names {
+            match self.patterns.iter().find(|(_, regex)| regex.is_match(name)) {
+                Some((true, _)) => return true,
+                Some((false, _)) => is_rejected = true,
+                None => {}
+            }
+        }
+        !is_rejected
+    }
+}
+
+/// The strings of a list, or the single one.
+fn strings(value: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut text: Option<String> = None;
+    for c in value.trim_start().chars() {
+        match (&mut text, c) {
+            (Some(_), '"') => found.extend(text.take()),
+            (Some(text), c) => text.push(c),
+            (None, '"') => text = Some(String::new()),
+            (None, '[' | ',' | ' ' | '\t' | '\n') => {}
+            (None, _) => break,
+        }
+    }
+    found
+}
+
+/// `a|regex|` and `r|regex|`, with any delimiter.
+fn pattern(text: &str) -> Option<(bool, Regex)> {
+    let accepts = match text.chars().next()? {
+        'a' => true,
+        'r' => false,
+        _ => return None,
+    };
+    let delimiter = text.chars().nth(1)?;
+    let closing = match delimiter {
+        '(' => ')',
+        '[' => ']',
+        '{' => '}',
+        other => other,
+    };
+    let body = text.get(1 + delimiter.len_utf8()..)?;
+    let body = body.strip_suffix(closing).unwrap_or(body);
+    Some((accepts, Regex::new(body).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let text =
+            "devices {\n  # filter = [ \"r|.*|\" ]\n  filter = [ \"a|^/dev/sd[a-b]|\", \"r|.*|\" ]\n}\n";
+        let filter = Filter::parse(text).unwrap();
+        assert!(filter.accepts(&["/dev/sda2"]));
+        assert!(filter.accepts(&["/dev/disk/by-id/x", "/dev/sdb"]));
+        assert!(!filter.accepts(&["/dev/vda2", "/dev/disk/by-id/x"]));
+        assert!(Filter::parse("# filter = [ \"r|.*|\" ]").is_none());
+        assert!(Filter::parse("global { use_filter_x = 1 }").is_none());
+        let global = Filter::parse("global_filter=[\"r|/dev/vda|\"]\nfilter=[\"a|.*|\"]").unwrap();
+        assert!(!global.accepts(&["/dev/vda2"]));
+        assert!(global.accepts(&["/dev/sda2"]));
+    }
+}

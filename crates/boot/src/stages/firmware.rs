@@ -1,0 +1,284 @@
+//! What the firmware starts: a boot sector, or a program on a FAT file system.
+//!
+//! SeaBIOS goes through the disks and passes over those without the mark of a boot sector. UEFI's memory of entries is taken to be
+//! empty, so that only the path for removable media counts.
+
+use std::sync::Arc;
+
+use boot_files::grub_core::{BootCode, Core, block_list};
+use filesystem::FileSystem;
+use filesystem::path::resolve;
+use storage::{Content, Firmware, Hardware, NodeId, NodeKind, Storage};
+
+use super::{Step, cause};
+use crate::trace::{Outcome, StageName};
+
+/// Bytes of an EFI program that are read.
+const MAX_PROGRAM: u64 = 256 << 20;
+/// Sectors of a core image.
+const MAX_CORE_SECTORS: u64 = 8192;
+/// What UEFI starts when it remembers nothing.
+const REMOVABLE: &str = "/EFI/BOOT/BOOTX64.EFI";
+
+/// A loader whose own code is whole.
+pub(crate) struct Loader {
+    pub(crate) firmware: Firmware,
+    /// The disk it was started from.
+    pub(crate) disk: usize,
+    pub(crate) core: Core,
+    /// For EFI: the device and the directory of the program.
+    pub(crate) program: Option<(NodeId, String)>,
+}
+
+/// What a machine of this kind would start, by what lies on the disks.
+pub(crate) fn made_for(storage: &Storage, hardware: &Hardware) -> Firmware {
+    let has_boot_code = disks(storage, hardware)
+        .any(|(_, id)| matches!(boot_code(storage, id), Some(code) if code != BootCode::Empty));
+    let has_program = fat(storage).any(|id| program(storage, id, REMOVABLE).is_some());
+    if !has_boot_code && (has_program || fat(storage).any(|id| program(storage, id, "/EFI").is_some())) {
+        Firmware::Uefi
+    } else {
+        Firmware::Bios
+    }
+}
+
+/// Whether any file system holds files of a boot loader: without, the machine may be started from outside.
+pub(crate) fn has_loader_files(storage: &Storage) -> bool {
+    const FOLDERS: [&str; 10] = [
+        "/boot/grub/grub.cfg",
+        "/boot/grub/i386-pc",
+        "/grub/i386-pc",
+        "/boot/grub2",
+        "/grub2",
+        "/EFI",
+        "/boot/extlinux",
+        "/extlinux",
+        "/boot/grub/menu.lst",
+        "/syslinux",
+    ];
+    let has_any = |fs: &dyn FileSystem| FOLDERS.iter().any(|path| resolve(fs, path.as_bytes()).is_ok());
+    storage.iter().any(|(_, node)| {
+        let is_fs = matches!(node.content, Content::FileSystem { .. });
+        is_fs && node.boot_loader_view().is_ok_and(|view| has_any(view.fs.as_ref()))
+    })
+}
+
+/// Follows `hardware`'s firmware to a loader.
+pub(crate) fn start(storage: &Storage, hardware: &Hardware, firmware: Firmware) -> Step<Loader> {
+    match firmware {
+        Firmware::Bios => bios(storage, hardware),
+        Firmware::Uefi => uefi(storage, hardware),
+    }
+}
+
+fn disks<'a>(storage: &'a Storage, hardware: &'a Hardware) -> impl Iterator<Item = (usize, NodeId)> + 'a {
+    hardware.slots.iter().filter_map(|slot| slot.disk).filter_map(|disk| {
+        storage.iter().find(|(_, node)| node.kind == NodeKind::Disk(disk)).map(|(id, _)| (disk, id))
+    })
+}
+
+fn sector(storage: &Storage, disk: NodeId, number: u64, sectors: u64) -> Option<Vec<u8>> {
+    let device = storage.node(disk).device.as_ref()?;
+    let mut bytes = vec![0; usize::try_from(sectors.min(MAX_CORE_SECTORS)).ok()? * 512];
+    device.read_exact_at(&mut bytes, number.checked_mul(512)?).ok()?;
+    Some(bytes)
+}
+
+fn boot_code(storage: &Storage, disk: NodeId) -> Option<BootCode> {
+    BootCode::recognise(&sector(storage, disk, 0, 1)?)
+}
+
+fn bios(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
+    let name = StageName::Firmware;
+    let Some((disk, id, code)) =
+        disks(storage, hardware).find_map(|(disk, id)| Some((disk, id, boot_code(storage, id)?)))
+    else {
+        if !has_loader_files(storage) {
+            return Step::unknown(
+                name,
+                "the disks hold no boot loader: the machine may be started from outside",
+            );
+        }
+        let cause = cause("mbr.signature-missing", "Boot failed: not a bootable disk");
+        return Step::stops(name, Outcome::NoBootableDevice, cause, "no disk has the mark of a boot sector");
+    };
+    let path = &storage.node(id).path;
+    match code {
+        BootCode::Grub { core_sector, drive } => {
+            let first = Step::goes(name, format!("the boot sector of {path} is GRUB's"), ());
+            core(storage, hardware, disk, core_sector, drive).after(first.stages)
+        }
+        BootCode::Empty if has_loader_files(storage) => {
+            let cause = cause("mbr.boot-code-unusable", "Booting from Hard Disk...");
+            let summary =
+                format!("the boot sector of {path} holds no code, and the machine runs through zeros");
+            Step::stops(name, Outcome::Hang, cause, summary)
+        }
+        BootCode::Empty => {
+            Step::unknown(name, "the disks hold no boot loader: the machine may be started from outside")
+        }
+        other => {
+            Step::unknown(name, format!("the boot sector of {path} is not GRUB 2's: {}", in_words(&other)))
+        }
+    }
+}
+
+fn in_words(code: &BootCode) -> &'static str {
+    match code {
+        BootCode::Empty => "no code",
+        BootCode::Grub { .. } => "GRUB 2",
+        BootCode::GrubLegacy => "GRUB 0.97",
+        BootCode::Lilo => "LILO",
+        BootCode::Syslinux => "SYSLINUX",
+        BootCode::Windows | BootCode::WindowsVolume => "Windows",
+        BootCode::Unknown => "unknown code",
+    }
+}
+
+/// Loads GRUB's core image as its boot sector does.
+fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8) -> Step<Loader> {
+    let name = StageName::Loader;
+    // 0xff is the drive that the firmware started; 0x80 counts drives from there, which comes first.
+    let drives: Vec<(usize, NodeId)> = {
+        let mut drives: Vec<_> = disks(storage, hardware).collect();
+        drives.sort_by_key(|(index, _)| *index != disk);
+        drives
+    };
+    let index = if drive == 0xff { 0 } else { usize::from(drive & 0x7f) };
+    let Some((_, id)) = drives.get(index) else {
+        let cause = cause("grub.boot-to-core", "GRUB Read Error");
+        return Step::stops(
+            name,
+            Outcome::Hang,
+            cause,
+            format!("the core image is on drive {drive:#x}, which is not there"),
+        );
+    };
+    let path = &storage.node(*id).path;
+    let hang = |rule, summary: String| Step::stops(name, Outcome::Hang, cause(rule, "GRUB"), summary);
+    let Some(first) = sector(storage, *id, at, 1) else {
+        let cause = cause("grub.boot-to-core", "GRUB Read Error");
+        return Step::stops(
+            name,
+            Outcome::Hang,
+            cause,
+            format!("the core image at sector {at} lies behind the end of {path}"),
+        );
+    };
+    let Some(blocks) = block_list(&first) else {
+        return hang("grub.boot-to-core", format!("sector {at} of {path} is not the start of a core image"));
+    };
+    let mut bytes = Vec::new();
+    for blocks in &blocks {
+        if bytes.len() as u64 / 512 > MAX_CORE_SECTORS {
+            break;
+        }
+        match sector(storage, *id, blocks.start, u64::from(blocks.sectors)) {
+            Some(part) => bytes.extend(part),
+            None => {
+                return hang(
+                    "grub.core-damaged",
+                    format!("a part of the core image lies behind the end of {path}"),
+                );
+            }
+        }
+    }
+    match Core::decode(&bytes) {
+        Ok(core) => {
+            let summary = format!("the core image at sector {at} of {path} is whole");
+            Step::goes(name, summary, Loader { firmware: Firmware::Bios, disk, core, program: None })
+        }
+        Err(error) => hang("grub.core-damaged", format!("at sector {at} of {path}: {error}")),
+    }
+}
+
+/// File systems that UEFI reads.
+fn fat(storage: &Storage) -> impl Iterator<Item = NodeId> + '_ {
+    storage.iter().filter(|(_, node)| node.content_type() == Some("vfat")).map(|(id, _)| id)
+}
+
+fn program(storage: &Storage, id: NodeId, path: &str) -> Option<Arc<dyn FileSystem>> {
+    let view = storage.node(id).boot_loader_view().ok()?;
+    resolve(view.fs.as_ref(), path.as_bytes()).ok()?;
+    Some(view.fs)
+}
+
+fn uefi(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
+    let name = StageName::Firmware;
+    let order: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
+    let mut candidates: Vec<(usize, NodeId)> = fat(storage)
+        .filter_map(|id| Some((*storage.disks_below(id).first()?, id)))
+        .filter(|(disk, _)| order.contains(disk))
+        .collect();
+    candidates.sort_by_key(|(disk, _)| order.iter().position(|found| found == disk));
+    let found =
+        candidates.iter().find_map(|(disk, id)| Some((*disk, *id, program(storage, *id, REMOVABLE)?)));
+    let Some((disk, id, fs)) = found else {
+        if candidates.is_empty() && !has_loader_files(storage) {
+            return Step::unknown(
+                name,
+                "the disks hold no boot loader: the machine may be started from outside",
+            );
+        }
+        let has_vendor = candidates.iter().any(|(_, id)| program(storage, *id, "/EFI").is_some());
+        let rule = if has_vendor { "esp.no-fallback-loader" } else { "fw.no-boot-path" };
+        let symptom = "BdsDxe: failed to load Boot0001: Not Found";
+        let summary = format!("no FAT file system holds {REMOVABLE}");
+        return Step::stops(name, Outcome::NoBootableDevice, cause(rule, symptom), summary);
+    };
+    let found = Step::goes(name, format!("{} holds {REMOVABLE}", storage.node(id).path), ());
+    efi_program(storage, fs.as_ref(), (disk, id), REMOVABLE, 0).after(found.stages)
+}
+
+/// Looks into an EFI program: GRUB, or shim that loads it.
+fn efi_program(
+    storage: &Storage,
+    fs: &dyn FileSystem,
+    place: (usize, NodeId),
+    path: &str,
+    depth: usize,
+) -> Step<Loader> {
+    let name = StageName::Loader;
+    let (disk, id) = place;
+    let bytes = resolve(fs, path.as_bytes())
+        .map_err(|error| error.to_string())
+        .and_then(|inode| filesystem::read_to_end(fs, inode, MAX_PROGRAM).map_err(|error| error.to_string()));
+    let not_found = |summary: String| {
+        let symptom = "BdsDxe: failed to load Boot0001: Not Found";
+        Step::stops(name, Outcome::NoBootableDevice, cause("esp.loader-pair-broken", symptom), summary)
+    };
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(reason) => return not_found(format!("{path}: {reason}")),
+    };
+    if !bytes.starts_with(b"MZ") {
+        return not_found(format!("{path} is not an EFI program"));
+    }
+    let directory = path.rsplit_once('/').map_or("/", |(directory, _)| directory);
+    if let Ok(core) = Core::from_efi(&bytes) {
+        let summary = format!("{path} of {} is GRUB", storage.node(id).path);
+        let program = Some((id, directory.to_owned()));
+        return Step::goes(name, summary, Loader { firmware: Firmware::Uefi, disk, core, program });
+    }
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    if depth == 0 && has(b"s\0h\0i\0m\0") || has(b"shim,") {
+        let second = format!("{directory}/grubx64.efi");
+        let has_second = resolve(fs, second.as_bytes()).is_ok();
+        let fallback = format!("{directory}/fbx64.efi");
+        if !has_second && resolve(fs, fallback.as_bytes()).is_ok() {
+            return Step::unknown(
+                name,
+                "shim's fallback program makes boot entries from lists, which is not followed",
+            );
+        }
+        return efi_program(storage, fs, place, &second, depth + 1);
+    }
+    let what = if has(b"#### LoaderInfo: systemd-boot") {
+        "systemd-boot"
+    } else if has(b".linux\0\0") {
+        "a unified kernel image"
+    } else {
+        "not a loader that is known here"
+    };
+    Step::unknown(name, format!("{path} is {what}, which is not followed yet"))
+}

@@ -1,0 +1,588 @@
+//! The search for the root file system: drivers, volumes, names, and what each kind of initramfs waits for.
+//!
+//! dracut 059 (`modules.d/90lvm`, `95rootfs-block`, `99base`) and initramfs-tools 0.142 (`scripts/local`). dracut asks for a
+//! finished queue, so that every device which a command line names keeps it from going on; initramfs-tools asks for the root
+//! file system only.
+
+use std::collections::BTreeMap;
+
+use storage::{
+    Content, DeviceNames, Firmware, Hardware, NodeId, NodeKind, Slot, Storage, Target, depends_on_machine,
+    kernel_disk_name, udev_node,
+};
+
+use guest::Guest;
+
+use super::grub::GuestPlace;
+use super::init::last;
+use super::kernel::{Drivers, Kernel, Kind, Lack, Unpacked};
+use super::{Step, cause};
+use crate::lvm_conf;
+use crate::trace::{Cause, Outcome, StageName};
+
+/// What is there after the search.
+pub(crate) struct Root {
+    pub(crate) kind: Kind,
+}
+
+/// Devices as they appear with given drivers.
+pub(crate) struct Devices<'a> {
+    storage: &'a Storage,
+    names: DeviceNames,
+    /// Slots whose disks no driver brings up.
+    undriven: Vec<(Slot, Lack)>,
+    /// Nodes that are not made, though their disks are there: the rule, and why.
+    blocked: BTreeMap<NodeId, (&'static str, String)>,
+    /// Names that a crypttab gives.
+    mapped: BTreeMap<String, NodeId>,
+}
+
+/// What a name leads to.
+pub(crate) enum Found {
+    Node(NodeId),
+    /// A further disk without content.
+    Extra,
+    /// Several claim it.
+    Ambiguous,
+    /// Nothing: because of this rule, for this reason; without one, nothing has such a name at all.
+    Nothing(Option<(&'static str, String)>),
+    /// Cannot be said.
+    Unknown(String),
+}
+
+impl<'a> Devices<'a> {
+    pub(crate) fn new(
+        storage: &'a Storage,
+        hardware: &Hardware,
+        firmware: Firmware,
+        drivers: &Drivers<'_>,
+    ) -> Self {
+        let mut undriven = Vec::new();
+        let mut visible = Hardware { slots: Vec::new(), ..hardware.clone() };
+        for slot in &hardware.slots {
+            match drivers.bus(slot.bus) {
+                Ok(()) => visible.slots.push(*slot),
+                Err(lack) => undriven.push((*slot, lack)),
+            }
+        }
+        let mut devices = Self {
+            storage,
+            names: DeviceNames::new(storage, &visible),
+            undriven,
+            blocked: BTreeMap::new(),
+            mapped: BTreeMap::new(),
+        };
+        devices.block_partitions(firmware);
+        devices
+    }
+
+    /// Partitions of tables that Linux does not take. OVMF writes a good copy over a bad one before.
+    fn block_partitions(&mut self, firmware: Firmware) {
+        for (id, node) in self.storage.iter() {
+            let Content::Partitions(table) = &node.content else { continue };
+            let judges = &table.judges;
+            let is_mended = firmware == Firmware::Uefi && judges.ovmf.is_accepted();
+            if let volume::Judgement::Rejects { reason } = &judges.linux
+                && !is_mended
+            {
+                for (child, node) in self.storage.children(id) {
+                    if matches!(node.kind, NodeKind::Partition(_)) {
+                        self.blocked.insert(child, ("gpt.primary-invalid", reason.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn block(&mut self, id: NodeId, rule: &'static str, reason: impl Into<String>) {
+        self.blocked.insert(id, (rule, reason.into()));
+    }
+
+    /// The names that a crypttab gives to what it opens.
+    pub(crate) fn add_crypttab(&mut self, text: &str) {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [name, source, ..] = words.as_slice() else { continue };
+            let Some(path) = udev_node(source.as_bytes()) else { continue };
+            let Some(Target::Node(container)) = self.names.get(&path) else { continue };
+            let opened = self
+                .storage
+                .children(container)
+                .find(|(_, node)| matches!(node.kind, NodeKind::Decrypted { .. }));
+            if let Some((id, _)) = opened {
+                self.mapped.insert(format!("/dev/mapper/{name}"), id);
+            }
+        }
+    }
+
+    /// What `path` leads to.
+    pub(crate) fn find(&self, path: &str) -> Found {
+        let target = self.mapped.get(path).map(|id| Target::Node(*id)).or_else(|| self.names.get(path));
+        match target {
+            Some(Target::Node(id)) => match self.block_of(id) {
+                Some((rule, reason)) => Found::Nothing(Some((rule, reason))),
+                None => Found::Node(id),
+            },
+            Some(Target::Extra) => Found::Extra,
+            Some(Target::Ambiguous) => Found::Ambiguous,
+            None if depends_on_machine(path) => {
+                Found::Unknown(format!("{path} is made from what only the machine knows"))
+            }
+            None => self.missing(path),
+        }
+    }
+
+    /// Why nothing has this name: a disk without a driver, or no disk at all.
+    fn missing(&self, path: &str) -> Found {
+        if self.undriven.is_empty() {
+            return Found::Nothing(None);
+        }
+        // Whether it would be there with all drivers.
+        let all = Hardware { slots: self.undriven.iter().map(|(slot, _)| *slot).collect(), firmware: None };
+        let would_be =
+            DeviceNames::new(self.storage, &all).get(path).is_some() || kernel_disk_name(path).is_some();
+        let Some((slot, lack)) = self.undriven.first().filter(|_| would_be) else {
+            // A volume over several disks needs each of them.
+            return self.missing_part(path);
+        };
+        self.lack(slot, lack)
+    }
+
+    fn missing_part(&self, path: &str) -> Found {
+        let slots = self.storage.iter().filter_map(|(_, node)| match node.kind {
+            NodeKind::Disk(disk) => Some(disk),
+            _ => None,
+        });
+        let bus = self.undriven.first().map_or(storage::Bus::VirtioBlk, |(slot, _)| slot.bus);
+        let all =
+            Hardware { slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(), firmware: None };
+        match (DeviceNames::new(self.storage, &all).get(path), self.undriven.first()) {
+            (Some(_), Some((slot, lack))) => self.lack(slot, lack),
+            _ => Found::Nothing(None),
+        }
+    }
+
+    fn lack(&self, slot: &Slot, lack: &Lack) -> Found {
+        match lack {
+            Lack::Module(module) => Found::Nothing(Some((
+                "initramfs.missing-driver",
+                format!("disks on {} need the module {module}, which is not there", slot.bus),
+            ))),
+            Lack::NotInKernel(module) => Found::Nothing(Some((
+                "kernel.bus-driver-unavailable",
+                format!("this kernel has no {module}, which disks on {} need", slot.bus),
+            ))),
+            Lack::Unknown(reason) => Found::Unknown(reason.clone()),
+        }
+    }
+
+    fn block_of(&self, id: NodeId) -> Option<(&'static str, String)> {
+        let mut todo = vec![id];
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            if let Some(block) = self.blocked.get(&id) {
+                return Some(block.clone());
+            }
+            todo.extend(&self.storage.node(id).parents);
+        }
+        None
+    }
+}
+
+/// The device that a specification of the command line stands for.
+fn device_of(spec: &str) -> String {
+    let spec = spec.trim_matches('"').strip_prefix("block:").unwrap_or(spec.trim_matches('"'));
+    udev_node(spec.as_bytes()).unwrap_or_else(|| spec.to_owned())
+}
+
+/// Looks for the root file system as the initramfs does.
+pub(crate) fn run(
+    storage: &Storage,
+    guest: &Guest,
+    hardware: &Hardware,
+    firmware: Firmware,
+    kernel: &Kernel,
+) -> Step<Root> {
+    let name = StageName::Root;
+    let Some(root) = last(kernel, "root=") else {
+        return Step::unknown(name, "the command line has no root=");
+    };
+    let Some(unpacked) = kernel.initramfs.as_deref() else {
+        return without(storage, guest, hardware, firmware, kernel, &root);
+    };
+    let search = Search { storage, guest, kernel, unpacked, root };
+    let drivers = Drivers::in_initramfs(kernel, unpacked);
+    let mut devices = Devices::new(storage, hardware, firmware, &drivers);
+    if let Some(reason) = search.kernel_mismatch() {
+        return reason;
+    }
+    match unpacked.kind {
+        Kind::Dracut => search.dracut(&mut devices, &drivers),
+        Kind::InitramfsTools => search.initramfs_tools(&mut devices, &drivers),
+        Kind::Mkinitcpio => {
+            Step::unknown(name, format!("{} is mkinitcpio's, which is not followed yet", unpacked.path))
+        }
+        Kind::Unknown => Step::unknown(name, format!("{} is of no kind that is known here", unpacked.path)),
+    }
+}
+
+/// The kernel itself, with what is built in.
+fn without(
+    storage: &Storage,
+    guest: &Guest,
+    hardware: &Hardware,
+    firmware: Firmware,
+    kernel: &Kernel,
+    (spec, place): &(String, GuestPlace),
+) -> Step<Root> {
+    let name = StageName::Root;
+    let panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)";
+    let stops = |cause: Cause, summary: String| Step::stops(name, Outcome::KernelPanic, cause, summary);
+    // The entry names an initramfs that could not be loaded, or none.
+    let missed = kernel.loaded.messages.iter().find(|(text, _)| text.contains("not found"));
+    let blame = |rule, summary: String| match missed {
+        Some((text, at)) => stops(at.cause("grub.entry-file-missing", panic), format!("{text} {summary}")),
+        None => stops(kernel.loaded.place.cause(rule, panic), summary),
+    };
+    let is_known_to_kernel =
+        spec.starts_with("PARTUUID=") || spec.starts_with("/dev/") || spec.starts_with("PARTLABEL=");
+    if !is_known_to_kernel {
+        return blame("grub.no-initrd", format!("without an initramfs the kernel cannot find {spec}"));
+    }
+    let drivers = Drivers::built_in(kernel);
+    let devices = Devices::new(storage, hardware, firmware, &drivers);
+    let kind = storage.node(guest.root).content_type().unwrap_or_default().to_owned();
+    match devices.find(&device_of(spec)) {
+        Found::Node(id) if id == guest.root => match drivers.check(&kind) {
+            Ok(()) => Step::goes(name, format!("{spec}, without an initramfs"), Root { kind: Kind::Unknown }),
+            Err(Lack::Unknown(reason)) => Step::unknown(name, reason),
+            Err(_) => blame("grub.no-initrd", format!("{kind} is not built into the kernel")),
+        },
+        Found::Unknown(reason) => Step::unknown(name, reason),
+        Found::Nothing(Some((_, reason))) => blame("grub.no-initrd", reason),
+        _ => stops(place.cause("cmdline.root-unresolved", panic), format!("nothing is {spec}")),
+    }
+}
+
+struct Search<'a> {
+    storage: &'a Storage,
+    guest: &'a Guest,
+    kernel: &'a Kernel,
+    unpacked: &'a Unpacked,
+    root: (String, GuestPlace),
+}
+
+impl Search<'_> {
+    fn cause_of_image(&self, rule: &'static str, symptom: &str) -> Cause {
+        Cause { file: self.unpacked.path.clone(), ..cause(rule, symptom) }
+    }
+
+    /// Modules for another kernel are none.
+    fn kernel_mismatch(&self) -> Option<Step<Root>> {
+        let release = self.kernel.release.as_ref()?;
+        if self.unpacked.releases.is_empty() || self.unpacked.releases.contains_key(release) {
+            return None;
+        }
+        // With everything built in it does not matter; what follows decides.
+        None
+    }
+
+    /// Drivers for the layers between disks and the root file system.
+    fn layers(&self, id: NodeId, drivers: &Drivers<'_>) -> Result<(), Lack> {
+        let mut todo = vec![id];
+        let mut seen = std::collections::BTreeSet::new();
+        let kind = self.storage.node(id).content_type().unwrap_or_default();
+        if matches!(kind, "ext4" | "xfs" | "btrfs" | "f2fs") {
+            drivers.check(kind)?;
+        } else if matches!(kind, "ext2" | "ext3") {
+            drivers.check(kind).or_else(|_| drivers.check("ext4"))?;
+        }
+        while let Some(id) = todo.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let node = self.storage.node(id);
+            match &node.kind {
+                NodeKind::LogicalVolume { .. } => drivers.check("dm_mod")?,
+                NodeKind::Decrypted { .. } => drivers.check("dm_crypt")?,
+                NodeKind::Array { level, .. } => drivers.check(match level.as_str() {
+                    "raid4" | "raid5" | "raid6" => "raid456",
+                    "linear" => "linear",
+                    level => level,
+                })?,
+                NodeKind::Disk(_) | NodeKind::Partition(_) => {}
+            }
+            todo.extend(&node.parents);
+        }
+        Ok(())
+    }
+
+    /// Programs for the layers; the first that is missing.
+    fn program_missing(&self, id: NodeId) -> Option<&'static str> {
+        let is_below = |wanted: fn(&NodeKind) -> bool| {
+            let mut todo = vec![id];
+            let mut seen = std::collections::BTreeSet::new();
+            while let Some(id) = todo.pop() {
+                if seen.insert(id) {
+                    let node = self.storage.node(id);
+                    if wanted(&node.kind) {
+                        return true;
+                    }
+                    todo.extend(&node.parents);
+                }
+            }
+            false
+        };
+        let is_encrypted = is_below(|kind| matches!(kind, NodeKind::Decrypted { .. }));
+        let has_cryptsetup =
+            ["cryptsetup", "systemd-cryptsetup"].iter().any(|name| self.unpacked.has_program(name))
+                || self.unpacked.has("usr/lib/systemd/systemd-cryptsetup")
+                || self.unpacked.has("lib/systemd/systemd-cryptsetup");
+        if is_below(|kind| matches!(kind, NodeKind::LogicalVolume { .. }))
+            && !self.unpacked.has_program("lvm")
+        {
+            Some("lvm")
+        } else if is_below(|kind| matches!(kind, NodeKind::Array { .. }))
+            && !self.unpacked.has_program("mdadm")
+        {
+            Some("mdadm")
+        } else if is_encrypted && !has_cryptsetup {
+            Some("cryptsetup")
+        } else {
+            None
+        }
+    }
+
+    /// What the copy of lvm.conf in the image keeps from being seen.
+    fn apply_lvm_filter(&self, devices: &mut Devices<'_>) {
+        let Some(text) = self.unpacked.text("etc/lvm/lvm.conf") else { return };
+        let Some(filter) = lvm_conf::Filter::parse(&text) else { return };
+        let rejected: Vec<(NodeId, String)> = self
+            .storage
+            .pvs
+            .iter()
+            .filter_map(|(id, _)| {
+                let names: Vec<&str> = devices.names.of(*id).collect();
+                (!names.is_empty() && !filter.accepts(&names)).then(|| {
+                    let kernel = names.iter().find(|name| kernel_disk_name(name).is_some()).or(names.first());
+                    (*id, kernel.map(|name| (*name).to_owned()).unwrap_or_default())
+                })
+            })
+            .collect();
+        for (id, name) in rejected {
+            let reason =
+                format!("the filter in etc/lvm/lvm.conf of {} passes {name} over", self.unpacked.path);
+            devices.block(id, "lvm.filter-excludes", reason);
+        }
+    }
+
+    /// Whether a target can be mounted as root.
+    fn mount(
+        &self,
+        id: NodeId,
+        drivers: &Drivers<'_>,
+        give_up: &dyn Fn(Cause, String) -> Step<Root>,
+        kind: Kind,
+    ) -> Step<Root> {
+        let name = StageName::Root;
+        let (spec, place) = &self.root;
+        let symptom = format!("mounting {spec} on the root directory fails");
+        match self.layers(id, drivers) {
+            Ok(()) => {}
+            Err(Lack::Unknown(reason)) => return Step::unknown(name, reason),
+            Err(Lack::Module(module) | Lack::NotInKernel(module)) => {
+                let summary = format!(
+                    "{} has no module {module}, which the root file system needs",
+                    self.unpacked.path
+                );
+                return give_up(self.cause_of_image("initramfs.root-stack-missing", &symptom), summary);
+            }
+        }
+        if let Some(program) = self.program_missing(id) {
+            let summary =
+                format!("{} has no program {program}, which the root file system needs", self.unpacked.path);
+            return give_up(self.cause_of_image("initramfs.root-stack-missing", &symptom), summary);
+        }
+        let content = self.storage.node(id).content_type().unwrap_or("nothing known").to_owned();
+        if id != self.guest.root {
+            if !matches!(self.storage.node(id).content, Content::FileSystem { .. }) {
+                let summary = format!("{spec} is {content}, which cannot be mounted");
+                return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
+            }
+            return Step::unknown(name, format!("{spec} is another file system than the system's root"));
+        }
+        if let Some((kind, place)) = last(self.kernel, "rootfstype=")
+            && !kind.split(',').any(|kind| kind == content || kind == "auto")
+        {
+            let summary = format!("rootfstype={kind}, and the root file system is {content}");
+            return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
+        }
+        if let Some((flags, place)) = last(self.kernel, "rootflags=")
+            && let Some(subvolume) = flags.split(',').find_map(|flag| flag.strip_prefix("subvol="))
+            && let Ok(found) = self.storage.node(id).subvolumes()
+            && !found.iter().any(|known| known.path == subvolume.trim_matches('/').as_bytes())
+        {
+            let summary = format!("the root file system has no subvolume {subvolume}");
+            return give_up(place.cause("fs.btrfs-incomplete", symptom), summary);
+        }
+        Step::goes(name, format!("{spec} is {}", self.storage.node(id).path), Root { kind })
+    }
+
+    fn initramfs_tools(&self, devices: &mut Devices<'_>, drivers: &Drivers<'_>) -> Step<Root> {
+        let name = StageName::Root;
+        let (spec, place) = &self.root;
+        for file in ["cryptroot/crypttab", "etc/crypttab"] {
+            if let Some(text) = self.unpacked.text(file) {
+                devices.add_crypttab(&text);
+            }
+        }
+        self.apply_lvm_filter(devices);
+        let give_up =
+            |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
+        let alert = format!("ALERT!  {spec} does not exist.  Dropping to a shell!");
+        match devices.find(&device_of(spec)) {
+            Found::Node(id) => self.mount(id, drivers, &give_up, Kind::InitramfsTools),
+            Found::Nothing(Some((rule, reason))) => give_up(self.cause_of_image(rule, &alert), reason),
+            Found::Nothing(None) => {
+                give_up(place.cause(unresolved(spec), alert), format!("nothing is {spec} on this machine"))
+            }
+            Found::Extra => give_up(
+                place.cause(unresolved(spec), alert),
+                format!("{spec} is a further disk without this content"),
+            ),
+            Found::Ambiguous => Step::unknown(name, format!("several devices claim {spec}")),
+            Found::Unknown(reason) => Step::unknown(name, reason),
+        }
+    }
+
+    fn dracut(&self, devices: &mut Devices<'_>, drivers: &Drivers<'_>) -> Step<Root> {
+        let name = StageName::Root;
+        let (spec, place) = &self.root;
+        let arguments = self.dracut_arguments();
+        let has = |key: &str| arguments.iter().any(|(argument, _)| argument.starts_with(key));
+        self.apply_lvm_filter(devices);
+        if let Some(text) = self.unpacked.text("etc/crypttab") {
+            devices.add_crypttab(&text);
+        }
+        let is_auto =
+            arguments.iter().any(|(argument, _)| matches!(argument.as_str(), "rd.auto" | "rd.auto=1"));
+        // Without any of these the rules that activate volumes are taken away.
+        let activates_lvm = is_auto || has("rd.lvm.lv=") || has("rd.lvm.vg=");
+        if !activates_lvm || arguments.iter().any(|(argument, _)| argument == "rd.lvm=0") {
+            for (id, node) in self.storage.iter() {
+                if matches!(node.kind, NodeKind::LogicalVolume { .. }) {
+                    let reason = "the command line has neither rd.lvm.lv=, rd.lvm.vg= nor rd.auto, so that no volume is activated";
+                    devices.block(id, "cmdline.rd-device-missing", reason);
+                }
+            }
+        } else if !is_auto && !has("rd.lvm.vg=") {
+            // Only the volumes that are named.
+            for (id, node) in self.storage.iter() {
+                let NodeKind::LogicalVolume { group, name, .. } = &node.kind else { continue };
+                let key = format!("rd.lvm.lv={group}/{name}");
+                if !arguments.iter().any(|(argument, _)| *argument == key) {
+                    devices.block(
+                        id,
+                        "cmdline.rd-device-missing",
+                        format!("no rd.lvm.lv= names {group}/{name}"),
+                    );
+                }
+            }
+        }
+        if !is_auto && !has("rd.md.uuid=") {
+            for (id, node) in self.storage.iter() {
+                if matches!(node.kind, NodeKind::Array { .. }) {
+                    devices.block(id, "cmdline.rd-device-missing", "no rd.md.uuid= names the array");
+                }
+            }
+        }
+        let give_up =
+            |cause: Cause, summary: String| Step::stops(name, Outcome::DracutEmergency, cause, summary);
+        // The root first, as its absence is what the person reads about first.
+        let mut waits: Vec<(String, &'static str, GuestPlace)> =
+            vec![(device_of(spec), unresolved(spec), place.clone())];
+        for (argument, place) in &arguments {
+            if let Some(volume) = argument.strip_prefix("rd.lvm.lv=") {
+                waits.push((format!("/dev/{volume}"), "cmdline.rd-device-missing", place.clone()));
+            }
+        }
+        waits.extend(
+            self.embedded_waits()
+                .into_iter()
+                .map(|(device, file)| (device, "initramfs.stale-wait-device", GuestPlace { file, line: 1 })),
+        );
+        let mut root = None;
+        for (device, rule, place) in waits {
+            let warning = format!("Warning: \"{device}\" does not exist");
+            match devices.find(&device) {
+                Found::Node(id) => {
+                    root.get_or_insert(id);
+                }
+                Found::Nothing(Some((rule, reason))) => {
+                    let mut cause = self.cause_of_image(rule, &warning);
+                    if rule.starts_with("cmdline.") {
+                        (cause.file, cause.line) = (place.file, Some(place.line));
+                    }
+                    return give_up(cause, reason);
+                }
+                Found::Nothing(None) => {
+                    return give_up(
+                        place.cause(rule, warning),
+                        format!("nothing is {device} on this machine"),
+                    );
+                }
+                Found::Extra => {
+                    return give_up(
+                        place.cause(rule, warning),
+                        format!("{device} is a further disk without this content"),
+                    );
+                }
+                Found::Ambiguous => return Step::unknown(name, format!("several devices claim {device}")),
+                Found::Unknown(reason) => return Step::unknown(name, reason),
+            }
+        }
+        match root {
+            Some(id) => self.mount(id, drivers, &give_up, Kind::Dracut),
+            None => Step::unknown(name, "no root file system was looked for"),
+        }
+    }
+
+    /// The command line with what the image adds to it.
+    fn dracut_arguments(&self) -> Vec<(String, GuestPlace)> {
+        let mut all = self.kernel.loaded.arguments.clone();
+        for (path, entry) in self.unpacked.archive.below(b"etc/cmdline.d") {
+            let text = String::from_utf8_lossy(entry.content.as_deref().unwrap_or_default()).into_owned();
+            let file = format!("{}:{}", self.unpacked.path, String::from_utf8_lossy(path));
+            all.extend(
+                text.split_whitespace().map(|word| {
+                    (word.trim_matches('"').to_owned(), GuestPlace { file: file.clone(), line: 1 })
+                }),
+            );
+        }
+        all
+    }
+
+    /// Devices that scripts in the image wait for, with the script.
+    fn embedded_waits(&self) -> Vec<(String, String)> {
+        let mut waits = Vec::new();
+        for folder in ["usr/lib/dracut/hooks/initqueue/finished", "var/lib/dracut/hooks/initqueue/finished"] {
+            for (path, entry) in self.unpacked.archive.below(folder.as_bytes()) {
+                let text = String::from_utf8_lossy(entry.content.as_deref().unwrap_or_default()).into_owned();
+                let device = text.split_once("[ -e \"").and_then(|(_, rest)| rest.split_once('"'));
+                if let Some((device, _)) = device {
+                    let file = format!("{}:{}", self.unpacked.path, String::from_utf8_lossy(path));
+                    waits.push((device.replace("\\x2f", "/"), file));
+                }
+            }
+        }
+        waits
+    }
+}
+
+/// The rule for a root that is not there.
+fn unresolved(spec: &str) -> &'static str {
+    if kernel_disk_name(spec).is_some() { "cmdline.root-bare-device" } else { "cmdline.root-unresolved" }
+}

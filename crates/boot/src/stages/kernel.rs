@@ -1,0 +1,390 @@
+//! The kernel and its initramfs: there, whole, and what they can drive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use boot_files::initramfs::{Compression, EntryKind, Initramfs, Limits};
+use boot_files::kernel_config::{KernelConfig, Setting};
+use boot_files::kernel_image::{HEAD, KernelError, KernelImage};
+use boot_files::modules::{Missing, Modules};
+use filesystem::path::resolve;
+use filesystem::{FileSystem, Inode};
+use guest::Guest;
+use storage::{Bus, NodeId};
+
+use super::grub::{Loaded, LoadedFile};
+use super::{Step, cause};
+use crate::trace::{Cause, Outcome, StageName};
+
+/// Bytes of an index of modules, or of a kernel's configuration.
+const MAX_INDEX: u64 = 16 << 20;
+/// Bytes of a file in an initramfs that is kept.
+const MAX_KEPT: u64 = 4 << 20;
+
+/// A kernel that runs.
+pub(crate) struct Kernel {
+    pub(crate) release: Option<String>,
+    /// The indexes on the root file system, if they are there.
+    pub(crate) modules: Option<Arc<Modules>>,
+    pub(crate) initramfs: Option<Arc<Unpacked>>,
+    /// The words of its command line, with those that the initramfs adds.
+    pub(crate) loaded: Loaded,
+}
+
+/// An initramfs and what it can load.
+pub(crate) struct Unpacked {
+    pub(crate) archive: Initramfs,
+    pub(crate) kind: Kind,
+    /// As the guest sees the file; of several the last.
+    pub(crate) path: String,
+    /// By release, the directory of modules in it.
+    pub(crate) releases: BTreeMap<String, Vec<u8>>,
+}
+
+/// What made an initramfs, and so how it looks for the root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Dracut,
+    InitramfsTools,
+    Mkinitcpio,
+    Unknown,
+}
+
+/// Initramfs images that were unpacked, by the file systems and paths of their parts.
+#[derive(Default)]
+pub(crate) struct Cache {
+    unpacked: Mutex<BTreeMap<Vec<(NodeId, Vec<u8>)>, Arc<Unpacked>>>,
+    modules: Mutex<BTreeMap<(NodeId, String), Option<Arc<Modules>>>>,
+}
+
+/// Judges what GRUB has loaded.
+pub(crate) fn run(guest: &Guest, loaded: Loaded, cache: &Cache) -> Step<Kernel> {
+    let name = StageName::Kernel;
+    let image = match head(&loaded.kernel) {
+        Ok((head, size)) => KernelImage::parse(&head, size),
+        Err(reason) => return Step::unknown(name, format!("{}: {reason}", loaded.kernel.guest_path)),
+    };
+    let image = match image {
+        Ok(image) => image,
+        Err(error) => {
+            let path = loaded.kernel.guest_path.clone();
+            let (outcome, symptom) = match error {
+                KernelError::NotAKernel => (Outcome::GrubError, "error: invalid magic number.".to_owned()),
+                KernelError::Empty => (Outcome::GrubError, format!("error: premature end of file {path}.")),
+                // What is there is started, and falls over itself.
+                KernelError::Truncated { .. } => (Outcome::RebootLoop, "the machine starts again".to_owned()),
+            };
+            let cause = Cause { file: path.clone(), ..cause("kernel.image-invalid", symptom) };
+            return Step::stops(name, outcome, cause, format!("{path}: {error}"));
+        }
+    };
+    let config = image.release.as_ref().and_then(|release| {
+        let path = format!("/boot/config-{release}");
+        KernelConfig::parse(&read(&guest.tree, &path)?)
+    });
+    let modules = image.release.as_ref().and_then(|release| cache.modules_of(guest, release));
+    let initramfs = if loaded.initrds.is_empty() {
+        None
+    } else {
+        match cache.unpack(&loaded.initrds) {
+            Ok(unpacked) => Some(unpacked),
+            Err(reason) => return Step::unknown(name, reason),
+        }
+    };
+    if let Some(unpacked) = &initramfs {
+        if let Some(step) = refused(unpacked, config.as_ref()) {
+            return step;
+        }
+    }
+    let release = image.release.as_deref().unwrap_or("of unknown release");
+    let summary = match &initramfs {
+        Some(unpacked) => format!("Linux {release} with {}", unpacked.path),
+        None => format!("Linux {release} without an initramfs"),
+    };
+    let next = Kernel { release: image.release.clone(), modules, initramfs, loaded };
+    Step::goes(name, summary, next)
+}
+
+/// An archive that the kernel cannot unpack to a usable `/init`.
+fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Kernel>> {
+    let name = StageName::Kernel;
+    let panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)";
+    for segment in &unpacked.archive.segments {
+        let Some(option) = segment.compression.kernel_option() else { continue };
+        if config.is_some_and(|config| config.get(option) == Setting::Off) {
+            let cause =
+                Cause { file: unpacked.path.clone(), ..cause("initramfs.compression-unsupported", panic) };
+            let summary = format!("{}: this kernel cannot unpack {}", unpacked.path, segment.compression);
+            return Some(Step::stops(name, Outcome::KernelPanic, cause, summary));
+        }
+    }
+    let has_init = unpacked.archive.resolve(b"init").is_some();
+    match &unpacked.archive.damage {
+        Some(damage) if damage.is_limit && !has_init => {
+            Some(Step::unknown(name, format!("{}: {}", unpacked.path, damage.reason)))
+        }
+        Some(damage) if !damage.is_limit && !has_init => {
+            let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
+            let kind = damage.compression.unwrap_or(Compression::None);
+            let summary = format!(
+                "{}: unpacking the archive at byte {} ({kind}) fails: {}",
+                unpacked.path, damage.segment, damage.reason
+            );
+            Some(Step::stops(name, Outcome::KernelPanic, cause, summary))
+        }
+        // What comes before the damage counts, and may be enough or not: files are missing that nobody can list.
+        Some(damage) => Some(Step::unknown(
+            name,
+            format!("{}: only a part of it is unpacked: {}", unpacked.path, damage.reason),
+        )),
+        None if !has_init => {
+            let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
+            Some(Step::stops(name, Outcome::KernelPanic, cause, format!("{} holds no /init", unpacked.path)))
+        }
+        None => None,
+    }
+}
+
+fn head(file: &LoadedFile) -> Result<(Vec<u8>, u64), String> {
+    let inode = resolve(file.fs.as_ref(), &file.path).map_err(|error| error.to_string())?;
+    let size = file.fs.metadata(inode).map_err(|error| error.to_string())?.size;
+    let mut head = vec![0; HEAD];
+    let count = file.fs.read_at(inode, &mut head, 0).map_err(|error| error.to_string())?;
+    head.truncate(count);
+    Ok((head, size))
+}
+
+fn read(fs: &dyn FileSystem, path: &str) -> Option<Vec<u8>> {
+    let inode = resolve(fs, path.as_bytes()).ok()?;
+    filesystem::read_to_end(fs, inode, MAX_INDEX).ok()
+}
+
+impl Cache {
+    /// The indexes of a kernel's modules on the guest's root.
+    fn modules_of(&self, guest: &Guest, release: &str) -> Option<Arc<Modules>> {
+        let mut known = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.entry((guest.root, release.to_owned())).or_insert_with(|| {
+            let [dep, builtin, alias, soft] = ["dep", "builtin", "alias", "softdep"].map(|name| {
+                read(&guest.tree, &format!("/lib/modules/{release}/modules.{name}")).unwrap_or_default()
+            });
+            let modules = Modules::parse(&dep, &builtin, &alias, &soft);
+            (!modules.is_empty()).then(|| Arc::new(modules))
+        });
+        found.clone()
+    }
+
+    fn unpack(&self, files: &[LoadedFile]) -> Result<Arc<Unpacked>, String> {
+        let key: Vec<(NodeId, Vec<u8>)> = files.iter().map(|file| (file.node, file.path.clone())).collect();
+        let mut known = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(&key) {
+            return Ok(found.clone());
+        }
+        let path = files.last().map(|file| file.guest_path.clone()).unwrap_or_default();
+        let mut parts: Box<dyn Read> = Box::new(io::empty());
+        for file in files {
+            let inode = resolve(file.fs.as_ref(), &file.path).map_err(|error| error.to_string())?;
+            // GRUB aligns each to four bytes; the zeros between archives stand for nothing.
+            let size = file.fs.metadata(inode).map_err(|error| error.to_string())?.size;
+            let padding = io::repeat(0).take(size.next_multiple_of(4) - size);
+            let reader = FileReader { fs: file.fs.clone(), inode, at: 0 };
+            parts = Box::new(parts.chain(reader).chain(padding));
+        }
+        let mut input = BufReader::with_capacity(1 << 20, parts);
+        let archive = Initramfs::read(&mut input, Limits::default(), &wants)
+            .map_err(|error| format!("{path}: {error}"))?;
+        let unpacked = Arc::new(Unpacked::new(archive, path));
+        known.insert(key, unpacked.clone());
+        Ok(unpacked)
+    }
+}
+
+/// The files of an initramfs that decide what it does.
+fn wants(path: &[u8], size: u64) -> bool {
+    if size > MAX_KEPT {
+        return false;
+    }
+    let has = |text: &[u8]| path.windows(text.len()).any(|window| window == text);
+    let is_index = [&b"/modules.dep"[..], b"/modules.builtin", b"/modules.alias", b"/modules.softdep"]
+        .iter()
+        .any(|name| path.ends_with(name));
+    is_index
+        || [
+            &b"etc/cmdline"[..],
+            b"etc/lvm/",
+            b"etc/fstab",
+            b"etc/crypttab",
+            b"etc/mdadm",
+            b"conf/",
+            b"cryptroot/",
+        ]
+        .iter()
+        .any(|start| path.starts_with(start))
+        || has(b"dracut/hooks/initqueue/finished/")
+        || has(b"dracut/hooks/emergency/")
+}
+
+/// A file of a guest as a stream.
+struct FileReader {
+    fs: Arc<dyn FileSystem>,
+    inode: Inode,
+    at: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count =
+            self.fs.read_at(self.inode, buf, self.at).map_err(|error| io::Error::other(error.to_string()))?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Unpacked {
+    fn new(archive: Initramfs, path: String) -> Self {
+        let is_there = |path: &str| archive.resolve(path.as_bytes()).is_some();
+        let kind = if is_there("usr/lib/dracut-lib.sh") || is_there("lib/dracut-lib.sh") {
+            Kind::Dracut
+        } else if is_there("scripts/functions") && is_there("conf/initramfs.conf") {
+            Kind::InitramfsTools
+        } else if is_there("init_functions") && is_there("hooks") {
+            Kind::Mkinitcpio
+        } else {
+            Kind::Unknown
+        };
+        let mut releases = BTreeMap::new();
+        for folder in ["lib/modules", "usr/lib/modules"] {
+            let Some((base, _)) = archive.resolve(folder.as_bytes()) else { continue };
+            for (path, entry) in archive.below(folder.as_bytes()) {
+                let name = path.get(base.len() + 1..).unwrap_or_default();
+                if entry.kind == EntryKind::Directory && !name.contains(&b'/') {
+                    releases.insert(String::from_utf8_lossy(name).into_owned(), path.to_vec());
+                }
+            }
+        }
+        Self { archive, kind, path, releases }
+    }
+
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.archive.resolve(path.as_bytes()).is_some()
+    }
+
+    /// Whether a program of this name is in one of the usual directories.
+    pub(crate) fn has_program(&self, name: &str) -> bool {
+        ["sbin", "bin", "usr/sbin", "usr/bin"].iter().any(|folder| self.has(&format!("{folder}/{name}")))
+    }
+
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        Some(String::from_utf8_lossy(self.archive.content(path.as_bytes())?).into_owned())
+    }
+}
+
+/// Why a disk or file system cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// No driver: neither built in nor to be loaded. The module, or the one it needs that is missing.
+    Module(String),
+    /// The kernel has no such driver at all.
+    NotInKernel(String),
+    /// Nothing here says.
+    Unknown(String),
+}
+
+/// Which modules a kernel can use at one time: those built in, and those of one directory.
+pub(crate) struct Drivers<'a> {
+    /// `None` when nothing is known of the kernel: it is trusted to have what it needs.
+    kernel: Option<&'a Kernel>,
+    modules: Option<Arc<Modules>>,
+    has_file: Box<dyn Fn(&str) -> bool + 'a>,
+}
+
+impl<'a> Drivers<'a> {
+    /// In the initramfs.
+    pub(crate) fn in_initramfs(kernel: &'a Kernel, unpacked: &'a Unpacked) -> Self {
+        let base = kernel.release.as_ref().and_then(|release| unpacked.releases.get(release)).cloned();
+        let index = |name: &str| -> Vec<u8> {
+            let Some(base) = &base else { return Vec::new() };
+            let path = [base.as_slice(), b"/modules.", name.as_bytes()].concat();
+            unpacked.archive.content(&path).unwrap_or_default().to_vec()
+        };
+        let modules = Modules::parse(&index("dep"), &index("builtin"), &index("alias"), &index("softdep"));
+        let files: BTreeSet<Vec<u8>> = match &base {
+            Some(base) => {
+                let files = unpacked.archive.below(base);
+                files.filter_map(|(path, _)| path.get(base.len() + 1..)).map(<[u8]>::to_vec).collect()
+            }
+            None => BTreeSet::new(),
+        };
+        let modules = (!modules.is_empty()).then(|| Arc::new(modules));
+        Self {
+            kernel: Some(kernel),
+            modules,
+            has_file: Box::new(move |path| files.contains(path.as_bytes())),
+        }
+    }
+
+    /// On the root file system, once it is mounted.
+    pub(crate) fn on_root(kernel: &'a Kernel, guest: &'a Guest) -> Self {
+        let release = kernel.release.clone().unwrap_or_default();
+        let has_file = move |path: &str| {
+            resolve(&guest.tree, format!("/lib/modules/{release}/{path}").as_bytes()).is_ok()
+        };
+        Self { kernel: Some(kernel), modules: kernel.modules.clone(), has_file: Box::new(has_file) }
+    }
+
+    /// Every one: for a kernel that is not known.
+    pub(crate) fn all() -> Self {
+        Self { kernel: None, modules: None, has_file: Box::new(|_| true) }
+    }
+
+    /// None that could be loaded: only what is built in.
+    pub(crate) fn built_in(kernel: &'a Kernel) -> Self {
+        Self { kernel: Some(kernel), modules: None, has_file: Box::new(|_| false) }
+    }
+
+    /// Whether a module is built in or can be loaded with all that it needs.
+    pub(crate) fn check(&self, name: &str) -> Result<(), Lack> {
+        let Some(kernel) = self.kernel else { return Ok(()) };
+        let root = kernel.modules.as_deref();
+        if root.is_some_and(|modules| modules.is_builtin(name))
+            || self.modules.as_deref().is_some_and(|modules| modules.is_builtin(name))
+        {
+            return Ok(());
+        }
+        let Some(modules) = self.modules.as_deref() else {
+            return Err(match root {
+                Some(root) if root.get(name).is_some() => Lack::Module(name.to_owned()),
+                Some(_) => Lack::NotInKernel(name.to_owned()),
+                None => {
+                    Lack::Unknown(format!("whether {name} is built in: the kernel's indexes are not there"))
+                }
+            });
+        };
+        match modules.load_order(name, &*self.has_file) {
+            Ok(_) => Ok(()),
+            Err(missing) => {
+                let is_known = root.is_none_or(|root| root.get(name).is_some());
+                Err(match missing {
+                    Missing::NotListed(_) if !is_known => Lack::NotInKernel(name.to_owned()),
+                    Missing::NotListed(module) => Lack::Module(module),
+                    Missing::NoFile(path) => Lack::Module(boot_files::modules::module_name(&path)),
+                })
+            }
+        }
+    }
+
+    /// Whether disks on a bus appear.
+    pub(crate) fn bus(&self, bus: Bus) -> Result<(), Lack> {
+        let all = |names: &[&str]| names.iter().try_for_each(|name| self.check(name));
+        match bus {
+            Bus::VirtioBlk => all(&["virtio_pci", "virtio_blk"]),
+            Bus::VirtioScsi => all(&["virtio_pci", "virtio_scsi", "sd_mod"]),
+            Bus::Sata => all(&["ahci", "sd_mod"]),
+            Bus::Ide => {
+                all(&["ata_piix", "sd_mod"]).or_else(|lack| all(&["ata_generic", "sd_mod"]).map_err(|_| lack))
+            }
+            Bus::Nvme => all(&["nvme"]),
+            Bus::Xen => all(&["xen_blkfront"]),
+        }
+    }
+}
