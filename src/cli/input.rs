@@ -204,6 +204,9 @@ fn open_with(
                 if std::env::var_os("GUESTMEND_COUNT_READS").is_some() {
                     image.device = Arc::new(CountOnDrop(Counter::new(image.device)));
                 }
+                if let Some(trace) = std::env::var_os("GUESTMEND_TRACE_READS") {
+                    image.device = Arc::new(Trace::new(image.device, path, Path::new(&trace))?);
+                }
                 return Ok((image, index));
             }
             Err(error @ image::Error::Locked { .. }) => last = Some(error),
@@ -248,5 +251,47 @@ impl blockdev::BlockDevice for CountOnDrop {
 
     fn writable(&self) -> Option<&dyn blockdev::BlockDeviceMut> {
         self.0.writable()
+    }
+}
+
+/// Writes a line for every read of the guest's disk to a file: the image, the offset and the length in bytes.
+#[derive(Debug)]
+struct Trace {
+    inner: Device,
+    path: PathBuf,
+    to: File,
+}
+
+impl Trace {
+    fn new(inner: Device, path: &Path, to: &Path) -> anyhow::Result<Self> {
+        // Appended to, as several disks of one machine are traced into one file.
+        let to = File::options().create(true).append(true).open(to);
+        Ok(Self { inner, path: path.to_owned(), to: to.context("cannot open the file of GUESTMEND_TRACE_READS")? })
+    }
+}
+
+impl blockdev::BlockDevice for Trace {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        use std::io::Write;
+        // One write a line: reads of several threads do not mix.
+        let line = format!("{} {offset} {}\n", self.path.display(), buf.len());
+        (&self.to).write_all(line.as_bytes())?;
+        self.inner.read_exact_at(buf, offset)
+    }
+
+    fn extent_at(&self, offset: u64) -> io::Result<blockdev::Extent> {
+        self.inner.extent_at(offset)
+    }
+
+    fn writable(&self) -> Option<&dyn blockdev::BlockDeviceMut> {
+        self.inner.writable()
     }
 }
