@@ -116,11 +116,32 @@ def prepared(guest, fault):
     return made
 
 
+# Kept whole in every guest's own image, so that a simulator that asks for a little more finds it.
+KEPT = ["/etc/systemd", "/etc/lvm", "/etc/default", "/etc/initramfs-tools", "/etc/dracut.conf.d", "/etc/mdadm", "/etc/modprobe.d", "/etc/udev",
+        "/etc/cryptsetup-initramfs", "/usr/lib/systemd/system", "/usr/lib/modprobe.d", "/usr/lib/dracut/dracut.conf.d"]
+
+
+def clusters_kept(guestmend, disks):
+    """{disk: set of clusters} that `check` reads, and the folders of KEPT."""
+    def read():
+        common = ["--allow-path", LAB]
+        subprocess.run([guestmend, "check", *common, *disks], capture_output=True)
+        with tempfile.TemporaryDirectory(dir=LAB + "/tmp") as folder:
+            for i, path in enumerate(KEPT):
+                further = [word for disk in disks[1:] for word in ("--disk", disk)]
+                subprocess.run([guestmend, "cp-out", *common, *further, disks[0], path, "%s/%d" % (folder, i)], capture_output=True)
+    return traced(disks, read)
+
+
 def clusters_read(guestmend, case, disks):
     """{disk: set of clusters} that the simulator reads on the hardware of a case."""
+    return traced(disks, lambda: predict.simulate(guestmend, case, disks))
+
+
+def traced(disks, action):
     with tempfile.NamedTemporaryFile("r") as trace:
         os.environ["GUESTMEND_TRACE_READS"] = trace.name
-        predict.simulate(guestmend, case, disks)
+        action()
         del os.environ["GUESTMEND_TRACE_READS"]
         read = {disk: set() for disk in disks}
         for line in trace:
@@ -155,8 +176,8 @@ def write(path, clusters):
 def make(guestmend, guest):
     group = [case for case in cases.CASES if case["guest"] == guest]
     bases = prepared(guest, None)
-    wanted = {path: set() for path in bases}          # clusters of the guest's own disks
-    of_fault = {}                                      # fault → [(image, clusters)]
+    wanted = clusters_kept(guestmend, bases)  # of the guest's own disks
+    of_fault = {}                             # fault → {image: clusters}
     for case in group:
         try:
             disks = prepared(guest, case["fault"])
@@ -179,7 +200,7 @@ def make(guestmend, guest):
             print("%-40s %6d clusters %8d bytes" % (name, len(wanted[path]), total), flush=True)
         for fault, disks in of_fault.items():
             for i, (path, numbers) in enumerate(disks.items()):
-                data, _ = contents(path, numbers)
+                data, _ = contents(path, numbers | wanted[bases[i]])
                 changed = {n: bytes_ for n, bytes_ in data.items() if bytes_ != base_data[bases[i]][n]}
                 name = "%s.%s.%d.qcow2" % (guest, fault, i)
                 shell("qemu-img create -q -f qcow2 -o cluster_size=%d -F qcow2 -b %s.%d.qcow2 %s/%s" % (CLUSTER, guest, i, folder, name))
