@@ -43,10 +43,18 @@ pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examin
     let boots: Vec<BootTrace> = guests
         .iter()
         .flat_map(|guest| machines.iter().map(move |machine| (guest, machine)))
-        .map(|(guest, machine)| simulator.run(guest, &machine.hardware(guest, disks.len())))
+        .map(|(guest, machine)| simulator.run(Some(guest), &machine.hardware(Some(guest), disks.len())))
         .collect();
+    let boots = if guests.is_empty() { without_a_system(&simulator, machines, disks.len()) } else { boots };
     let findings = rules::judge(&storage, &guests, &boots);
     Examination { storage, guests, boots, findings }
+}
+
+/// Boots of disks on which no system was found, if a boot loader says where they end.
+fn without_a_system(simulator: &Simulator<'_>, machines: &[Machine], disks: usize) -> Vec<BootTrace> {
+    let boots: Vec<BootTrace> =
+        machines.iter().map(|machine| simulator.run(None, &machine.hardware(None, disks))).collect();
+    if boots.iter().any(|boot| boot.cause.is_some()) { boots } else { Vec::new() }
 }
 
 /// Which fixes are wanted.

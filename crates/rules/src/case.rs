@@ -24,7 +24,7 @@ pub struct Case<'a> {
 impl<'a> Case<'a> {
     /// The case of one system, with those of the boots that are its own.
     pub fn new(storage: &'a Storage, guest: &'a Guest, boots: &'a [BootTrace]) -> Self {
-        let boots: Vec<&BootTrace> = boots.iter().filter(|boot| boot.guest == guest.root).collect();
+        let boots: Vec<&BootTrace> = boots.iter().filter(|boot| boot.guest == Some(guest.root)).collect();
         let disks = storage.iter().filter(|(_, node)| matches!(node.kind, NodeKind::Disk(_))).count();
         let as_is = Hardware::new(guest.bus.unwrap_or(Bus::VirtioBlk), disks);
         let names = DeviceNames::new(storage, boots.first().map_or(&as_is, |boot| &boot.hardware));

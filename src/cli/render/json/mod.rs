@@ -155,7 +155,9 @@ impl FindingJson {
 pub(crate) struct Scenario {
     scenario: String,
     hardware: String,
-    system: String,
+    /// The root file system; `null` when no system was found.
+    system: Option<String>,
+    firmware: &'static str,
     outcome: &'static str,
     assumptions: Vec<&'static str>,
     /// The stage that fails.
@@ -197,7 +199,8 @@ pub(crate) fn scenarios(boots: &[BootTrace], machines: &[Machine], storage: &Sto
         .map(|(boot, machine)| Scenario {
             scenario: machine.to_string(),
             hardware: boot.hardware.to_string(),
-            system: storage.node(boot.guest).path.clone(),
+            system: boot.guest.map(|guest| storage.node(guest).path.clone()),
+            firmware: boot.firmware.name(),
             outcome: boot.outcome.as_str(),
             assumptions: boot.unknown_stages().map(|stage| stage.name.as_str()).collect(),
             stage: boot.stages.iter().find(|s| s.verdict == Verdict::Fail).map(|s| s.name.as_str()),
