@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use guest::Guest;
 use guest_files::fstab::Entry;
-use storage::{Content, NodeId, Storage};
+use storage::{Content, NodeId, Storage, udev_node};
 
 use super::initramfs::{Devices, Found};
 use crate::fstab::{self, Unit};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
+
+const CRYPTTAB: &str = "/etc/crypttab";
 
 /// What happens to one unit on this hardware.
 enum Fate {
@@ -17,6 +19,8 @@ enum Fate {
     NoDevice(String),
     /// The device is there and cannot be mounted as asked.
     CannotMount(String),
+    /// It holds another type than the line says.
+    WrongType(String),
     /// Nothing here says whether it works.
     Unknown(String),
 }
@@ -44,6 +48,7 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
         };
         let fate = fate(storage, guest, devices, unit, entry);
         let timeout = unit.device_timeout.unwrap_or(guest.device_timeout);
+        let is_wrong_type = matches!(fate, Fate::WrongType(_));
         let (reason, symptom) = match fate {
             Fate::Works => continue,
             Fate::Unknown(reason) => {
@@ -63,7 +68,9 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
                 let device = unit.device.as_deref().unwrap_or(&unit.what);
                 (reason, format!("Timed out waiting for device {device}"))
             }
-            Fate::CannotMount(reason) => (reason, format!("Failed to mount {} ({})", unit.name, unit.target)),
+            Fate::CannotMount(reason) | Fate::WrongType(reason) => {
+                (reason, format!("Failed to mount {} ({})", unit.name, unit.target))
+            }
         };
         trace.failing_lines.push(unit.line);
         stage.evidence.push(Evidence {
@@ -81,17 +88,37 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
         if trace.cause.is_none() {
             let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
             trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let is_bare = storage::is_unstable_name(&unit.what);
+            let rule = if is_wrong_type {
+                "fstab.fstype-wrong"
+            } else if storage::is_unstable_name(&unit.what) {
+                "fstab.unstable-device"
+            } else {
+                "fstab.unresolved-source"
+            };
+            let opened = crypttab_line(guest, devices, &unit.what);
             trace.cause = Some(Cause {
-                rule: if is_bare { "fstab.unstable-device" } else { "fstab.unresolved-source" },
-                file: file.path.clone(),
-                line: Some(unit.line),
+                rule: if opened.is_some() { "luks.crypttab-unresolved" } else { rule },
+                file: opened.map_or_else(|| file.path.clone(), |_| CRYPTTAB.into()),
+                line: opened.or(Some(unit.line)),
                 unit: Some(unit.device.clone().unwrap_or_else(|| unit.name.clone())),
                 symptom,
             });
         }
     }
     trace.stages.push(stage);
+}
+
+/// The line of crypttab that is to open a device, if nothing is what it opens.
+fn crypttab_line(guest: &Guest, devices: &Devices<'_>, what: &str) -> Option<usize> {
+    let name = what.strip_prefix("/dev/mapper/")?;
+    let text = guest.read(CRYPTTAB, 1 << 20).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (line, source) = (1..).zip(text.lines()).find_map(|(number, line)| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then_some((number, words.next()?))
+    })?;
+    let device = udev_node(source.as_bytes()).unwrap_or_else(|| source.to_owned());
+    matches!(devices.find(&device), Found::Nothing(None)).then_some(line)
 }
 
 fn fate(storage: &Storage, guest: &Guest, devices: &Devices<'_>, unit: &Unit, entry: &Entry) -> Fate {
@@ -128,9 +155,9 @@ fn mounted(storage: &Storage, node: NodeId, unit: &Unit, entry: &Entry) -> Fate 
     if matches!(found.content, Content::PhysicalVolume { .. } | Content::Partitions(_)) {
         return Fate::CannotMount(format!("{} leads to {}, which is {content}", unit.what, found.path));
     }
-    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-    let fits = matches!(&*kind, "" | "auto")
-        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
-        || matches!((&*kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"));
-    if fits { Fate::Works } else { Fate::CannotMount(format!("{} holds {content}, not {kind}", unit.what)) }
+    if fstab::is_mountable_as(&kind, content) {
+        Fate::Works
+    } else {
+        Fate::WrongType(format!("{} holds {content}, not {kind}", unit.what))
+    }
 }
