@@ -17,7 +17,7 @@ use guest::Guest;
 use luks::Keyring;
 use repair::{Applicability, FileChange, Plan, PlanError};
 use rules::{Finding, Place, Spot};
-use storage::Storage;
+use storage::{Bus, Storage};
 
 use crate::machine::Machine;
 
@@ -135,10 +135,18 @@ pub fn mend(
     let taken: Vec<&Finding> = before.findings.iter().filter(|finding| wanted.takes(finding)).collect();
     let plan = Plan::new(taken.iter().filter_map(|finding| finding.fix.as_ref()));
     let changes = plan.apply(&before.storage, now)?;
-    let after = examine(&devices, keys, machines);
+    let after = examine(&devices, keys, &same_bus(machines, &before.guests));
     verify(&before, &after, &taken)?;
     let cured = taken.iter().map(|finding| finding.rule.id).collect();
     Ok(Mended { before, after, changes, cured, overlays })
+}
+
+/// The machines with the bus that the guests speak of before they are mended: one whose fstab no longer names `sda` stays on
+/// the bus that it was on.
+fn same_bus(machines: &[Machine], guests: &[Guest]) -> Vec<Machine> {
+    let mut buses = guests.iter().map(|guest| guest.bus.unwrap_or(Bus::VirtioBlk));
+    let bus = buses.next().filter(|first| buses.all(|other| other == *first));
+    machines.iter().map(|machine| Machine { bus: machine.bus.or(bus), ..machine.clone() }).collect()
 }
 
 /// `/etc/fstab:4`, or `disk0, sector 0`.

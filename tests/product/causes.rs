@@ -179,6 +179,15 @@ fn a_type_that_the_root_has_not() {
 }
 
 #[test]
+fn a_renamed_volume_is_renamed_everywhere() {
+    let path = "/boot/grub2/grub.cfg";
+    let text = cfg("/dev/mapper/centos-old").replace("quiet", "rd.lvm.lv=centos/old rd.lvm.lv=centos/swap");
+    let (_, after) = fixed(path, &text, cause("cmdline.root-unresolved", Some((path, 4)), "x")).unwrap();
+    let line = "root=/dev/mapper/centos-root ro rd.lvm.lv=centos/root rd.lvm.lv=centos/swap\n";
+    assert!(after.contains(line), "{after}");
+}
+
+#[test]
 fn kernelopts_keep_the_size_of_the_block() {
     let path = "/boot/grub2/grubenv";
     let mut block = format!("# GRUB Environment Block\nsaved_entry=0\nkernelopts=root=UUID={GONE} ro\n");

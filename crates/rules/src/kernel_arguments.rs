@@ -55,6 +55,9 @@ pub(crate) fn cure_root(case: &Case<'_>, cause: &Cause) -> Option<Fix> {
     if edits.is_empty() {
         return None;
     }
+    if let Some((old, new)) = renamed_volume(case, &found) {
+        edits.extend(replace_words(case, &file, &old, &new));
+    }
     if let Some(uuid) = spec.strip_prefix("UUID=") {
         edits.extend(search_edits(case, &file, uuid).into_iter().map(|edit| file.edit(edit)));
     }
@@ -129,6 +132,20 @@ fn name_like(case: &Case<'_>, spec: &str) -> Option<String> {
     let is_tag = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL="].iter().any(|tag| spec.starts_with(tag));
     let uuid = case.own_uuid(root).filter(|_| is_tag || kernel_disk_name(spec).is_some())?;
     Some(format!("UUID={uuid}"))
+}
+
+/// The only `rd.lvm.lv=` that names nothing, where none names the volume of the root file system: the two are one.
+fn renamed_volume(case: &Case<'_>, found: &[String]) -> Option<(String, String)> {
+    let NodeKind::LogicalVolume { group, name, .. } = &case.storage.node(case.guest.root).kind else {
+        return None;
+    };
+    let right = format!("rd.lvm.lv={group}/{name}");
+    let mut dead = found.iter().filter(|word| {
+        let volume = word.strip_prefix("rd.lvm.lv=");
+        volume.is_some_and(|volume| case.names.get(&format!("/dev/{volume}")).is_none())
+    });
+    let wrong = dead.next().filter(|_| dead.next().is_none() && !found.contains(&right))?;
+    Some((wrong.clone(), right))
 }
 
 /// Replaces a word of kernels' command lines in a file; of a BLS entry also in those beside it. Kernels without an

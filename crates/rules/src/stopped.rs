@@ -107,25 +107,23 @@ fn device(case: &Case<'_>, rule: &str, struck: &[&BootTrace]) -> Place {
     Place { node, spot }
 }
 
-/// The word of a line that one of `reasons` speaks of, as it stands or behind its `=`; else the whole line.
+/// The word of a line that the first of `reasons` speaks of, as it stands or behind its `=`, else the next; else the whole line.
 fn blamed(line: &str, reasons: &[&str]) -> Range<usize> {
-    let whole = line.len().saturating_sub(line.trim_start().len())..line.trim_end().len();
-    let mut best: Option<(usize, Range<usize>)> = None;
-    for (start, word) in words(line) {
+    let weight = |word: &str, reason: &str| {
         let bare = word.trim_matches(['"', '\'']);
         let value = bare.split_once('=').map_or(bare, |(_, value)| value);
-        let weight = [bare, value]
-            .into_iter()
-            .filter(|text| text.len() > 3 && reasons.iter().any(|reason| reason.contains(*text)))
-            .map(str::len)
-            .max();
-        if let Some(weight) = weight
-            && best.as_ref().is_none_or(|(known, _)| weight > *known)
-        {
-            best = Some((weight, start..start.saturating_add(word.len())));
-        }
+        let deep = value.rsplit('=').next().unwrap_or(value);
+        let is_named = |text: &&str| text.len() > 3 && reason.contains(*text);
+        [bare, value, deep].into_iter().filter(is_named).map(str::len).max()
+    };
+    let longest = reasons.iter().find_map(|reason| {
+        let named = words(line).filter_map(|(start, word)| Some((weight(word, reason)?, start, word.len())));
+        named.max_by_key(|(weight, start, _)| (*weight, std::cmp::Reverse(*start)))
+    });
+    match longest {
+        Some((_, start, length)) => start..start.saturating_add(length),
+        None => line.len().saturating_sub(line.trim_start().len())..line.trim_end().len(),
     }
-    best.map_or(whole, |(_, range)| range)
 }
 
 /// The words of a line, each with its first byte.
@@ -149,6 +147,11 @@ mod tests {
             ("\tlinux /vmlinuz-1 'root=/dev/x y' ro", "error: file `/vmlinuz-1' not found.", "/vmlinuz-1"),
             ("  search --fs-uuid --set=root \"0dead\"", "error: no such device: 0dead.", "\"0dead\""),
             ("linux /k rd.lvm.lv=vg/swap rd.lvm.lv=vg/root", "nothing is /dev/vg/swap", "rd.lvm.lv=vg/swap"),
+            (
+                "linux /k root=UUID=0dead rootflags=subvol=@root",
+                "has no subvolume @root",
+                "rootflags=subvol=@root",
+            ),
             ("  one two  ", "something else", "one two"),
             ("", "x", ""),
         ] {
