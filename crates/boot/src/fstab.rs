@@ -87,6 +87,14 @@ pub fn generate(fstab: &Fstab) -> (Vec<Unit>, Vec<(usize, Ignored)>) {
     (units, ignored)
 }
 
+/// Whether the kernel mounts `content`, the type that a device holds, when it is asked for `kind`.
+pub fn is_mountable_as(kind: &str, content: &str) -> bool {
+    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
+    matches!(kind, "" | "auto")
+        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
+        || matches!((kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"))
+}
+
 fn swap(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
     let what = udev_node(&entry.source.value).unwrap_or_else(|| entry.source.text().into_owned());
     if !what.starts_with('/') {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use filesystem::path::{PathError, resolve};
 use guest::Guest;
 use guest_files::fstab::Entry;
-use storage::{Content, NodeId, Storage};
+use storage::{Content, NodeId, Storage, udev_node};
 
 use super::initramfs::{Devices, Found};
 use super::kernel::{Drivers, Lack};
@@ -94,7 +94,7 @@ pub(crate) fn run(
         if trace.cause.is_none() {
             let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
             trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let crypttab = crypttab_line(guest, &unit.what).filter(|_| symptom.starts_with("Timed out"));
+            let crypttab = crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
             let (rule, path, line) = match crypttab {
                 Some(line) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), line),
                 None => (rule, file.path.clone(), unit.line),
@@ -199,11 +199,15 @@ fn mounted(storage: &Storage, drivers: &Drivers<'_>, node: NodeId, unit: &Unit, 
     }
 }
 
-/// The line of `/etc/crypttab` that would make this device, if nothing can be opened by it.
-fn crypttab_line(guest: &Guest, device: &str) -> Option<usize> {
-    let name = device.strip_prefix("/dev/mapper/")?;
+/// The line of crypttab that would make a device, where nothing has the source that it names.
+fn crypttab_line(guest: &Guest, devices: &Devices<'_>, what: &str) -> Option<usize> {
+    let name = what.strip_prefix("/dev/mapper/")?;
     let text = guest.read("/etc/crypttab", 1 << 20).ok()?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let position = text.lines().position(|line| line.split_whitespace().next() == Some(name))?;
-    Some(position + 1)
+    let text = String::from_utf8_lossy(&text);
+    let (line, source) = (1..).zip(text.lines()).find_map(|(number, line)| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then_some((number, words.next()?))
+    })?;
+    let device = udev_node(source.as_bytes()).unwrap_or_else(|| source.to_owned());
+    matches!(devices.find(&device), Found::Nothing(None)).then_some(line)
 }
