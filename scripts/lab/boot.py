@@ -37,9 +37,9 @@ OUTCOMES = [(name, re.compile(pattern, re.M)) for name, pattern in [
     # A wait without end, as x-systemd.device-timeout=0 makes it; dracut's own is cut short by rd.retry.
     ("hang", r"^.*A start job is running for .* / no limit\)"),
 ]]
-# GRUB waits 10 s after "Press any key" and then boots what it has; firmware tries the next disk. So these
+# GRUB waits 10 s (on a busy host many more) after "Press any key" and then boots what it has; firmware tries the next disk. So these
 # outcomes count only when nothing further happened for so long.
-PATIENCE = {"grub-error": 25, "no-bootable-device": 12, "luks-prompt": 12, "hang": 150}
+PATIENCE = {"grub-error": 70, "no-bootable-device": 12, "luks-prompt": 12, "hang": 150}
 BEFORE_KERNEL = {"grub-rescue", "grub-prompt", "grub-error", "no-bootable-device"}
 STAGES = [(name, re.compile(pattern, re.M)) for name, pattern in [
     ("firmware", r"SeaBIOS|BdsDxe|UEFI firmware"),

@@ -63,13 +63,15 @@ def guest_versions():
 def run(case):
     disks = faults.images(case)
     log = "%s/logs/%s.log" % (boot.LAB, case["id"])
-    for _ in range(3):
+    for attempt in range(3):
         result = boot.boot(disks, case["bus"], case["firmware"], case["first"], case["send"], check=True, log=log)
-        too_slow = result.pop("slow", False) and result["outcome"] == "emergency" and not case["rule"]
-        if not too_slow and not ARTEFACT.search(result["evidence"]):
+        slow = result.pop("slow", False)
+        # On a busy host devices time out that are there. What nobody broke is believed only the third time.
+        late = result["outcome"] == "emergency" and not case["rule"] and "Timed out" in result["cause"]
+        if not late and not ARTEFACT.search(result["evidence"]):
             break
-    else:
-        raise RuntimeError("the host was too busy")
+        if slow and attempt == 2:
+            raise RuntimeError("the host was too busy")
     inspected = result.get("inspected", {})
     failed = [unit for unit in inspected.get("failed", "").split() if unit not in ALWAYS_FAILED]
     if result["outcome"] == "login" and failed:
