@@ -90,7 +90,7 @@ def overlay(image, path):
 def command(disks, bus, firmware, folder):
     """QEMU's command line; `disks` are (file, format, boot order)."""
     machine = "pc" if bus == "ide" or (firmware == "bios" and bus in ("virtio-blk", "virtio-scsi")) else "q35"
-    line = ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "1", "-m", "1024",
+    line = ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", "1024",
             "-nodefaults", "-vga", "none", "-display", "none", "-nic", "none", "-no-reboot",
             "-chardev", "stdio,id=s0,signal=off", "-serial", "chardev:s0",
             "-chardev", "file,id=s1,path=" + folder + "/bios.log", "-serial", "chardev:s1"]

@@ -266,7 +266,11 @@ impl Trace {
     fn new(inner: Device, path: &Path, to: &Path) -> anyhow::Result<Self> {
         // Appended to, as several disks of one machine are traced into one file.
         let to = File::options().create(true).append(true).open(to);
-        Ok(Self { inner, path: path.to_owned(), to: to.context("cannot open the file of GUESTMEND_TRACE_READS")? })
+        Ok(Self {
+            inner,
+            path: path.to_owned(),
+            to: to.context("cannot open the file of GUESTMEND_TRACE_READS")?,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ mod container;
 mod hostile;
 mod look;
 mod mend;
+mod prediction;
 mod rules;
 mod screens;
 mod stack;
