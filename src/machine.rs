@@ -15,6 +15,8 @@ pub struct Machine {
     pub order: DiskOrder,
     /// What starts it; `None` is what its disks are made for.
     pub firmware: Option<Firmware>,
+    /// Disks, by index, that are not attached.
+    pub absent: Vec<usize>,
 }
 
 /// The order of the disks.
@@ -80,7 +82,9 @@ impl Machine {
                 Hardware { slots, firmware: None }
             }
         };
-        Hardware { firmware: self.firmware, ..hardware }
+        let is_there = |slot: &Slot| slot.disk.is_none_or(|disk| !self.absent.contains(&disk));
+        let slots = hardware.slots.into_iter().filter(is_there).collect();
+        Hardware { slots, firmware: self.firmware }
     }
 }
 
@@ -92,6 +96,9 @@ impl fmt::Display for Machine {
             DiskOrder::ExtraFirst(1) => f.write_str("with an extra disk first")?,
             DiskOrder::ExtraFirst(count) => write!(f, "with {count} extra disks first")?,
             DiskOrder::Permuted(order) => write!(f, "with its disks in the order {order:?}")?,
+        }
+        for disk in &self.absent {
+            write!(f, ", without disk{disk}")?;
         }
         if let Some(bus) = self.bus {
             write!(f, ", on {bus}")?;

@@ -148,6 +148,10 @@ pub(crate) struct Simulate {
     /// repeated.
     #[arg(long, value_name = "FIRMWARE")]
     pub(crate) firmware: Vec<Firmware>,
+    /// Every bus with BIOS and UEFI, in the order given, with a further disk first, and without each of several disks; as one
+    /// table. `--bus` and `--firmware` narrow it down.
+    #[arg(long, conflicts_with = "disk_order")]
+    pub(crate) matrix: bool,
 }
 
 #[derive(Debug, Args)]

@@ -411,6 +411,47 @@ mod tests {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
+    /// Six hundred lines made at random, ten to a file, so that some share a mount point.
+    #[test]
+    fn the_real_generator_agrees_on_random_files() {
+        if !Path::new(GENERATOR).exists() {
+            println!("skipped: systemd-fstab-generator is not installed");
+            return;
+        }
+        const SOURCES: [&str; 12] = [
+            "/dev/vda1", "UUID=0a0b-0C0D", "LABEL=a\\040b", "PARTUUID=12-01", "PARTLABEL=root", "/dev/mapper/vg-lv", "tmpfs",
+            "server:/export", "/dev//sdb1", "\"UUID=q\"", "overlay", "/srv/file.img",
+        ];
+        const TARGETS: [&str; 12] = [
+            "/", "/boot", "/boot/efi", "/data", "/data/", "/srv//x", "/usr", "/var/lib", "none", "/tmp", "relative", "/da\\040ta",
+        ];
+        const KINDS: [&str; 9] = ["ext4", "xfs", "vfat", "auto", "nfs", "cifs", "tmpfs", "btrfs", "fuse.sshfs"];
+        const OPTIONS: [&str; 16] = [
+            "defaults", "nofail", "noauto", "auto", "fail", "_netdev", "ro", "bind", "x-systemd.automount", "nofail,fail",
+            "x-systemd.device-timeout=5s", "x-systemd.wanted-by=a.target", "x-systemd.required-by=b.service", "subvol=@", "defaults,",
+            "x-initrd.mount",
+        ];
+        let mut state = 0x1234_5678_9abc_def1_u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        for _ in 0..60 {
+            let mut text = String::new();
+            for _ in 0..10 {
+                let options: Vec<&str> = (0..=random(3)).map(|_| OPTIONS[random(OPTIONS.len())]).collect();
+                text += &format!("{} {} {}", SOURCES[random(12)], TARGETS[random(12)], KINDS[random(9)]);
+                if random(10) > 0 {
+                    text += &format!(" {} 0 {}", options.join(","), random(3));
+                }
+                text.push('\n');
+            }
+            assert_eq!(ours(&text), real(&text), "{text}");
+        }
+    }
+
     #[test]
     fn what_blocks_the_boot() {
         let blocks = |line: &str| generate(&Fstab::parse(line)).0.iter().any(Unit::blocks_boot);

@@ -13,6 +13,8 @@ use crate::grub::{
     Answer, ErrorCode, GrubError, Lookup, Place, Platform, ProbeWhat, SearchBy, SearchRequest, World,
 };
 
+/// Bytes of a module.
+const MAX_MODULE: u64 = 4 << 20;
 /// The number of the subvolume that holds all others.
 const TOP_LEVEL: u64 = 5;
 
@@ -114,13 +116,12 @@ impl<'a> GrubWorld<'a> {
         hardware: &Hardware,
         boot_disk: usize,
         platform: Platform,
-        build: Build,
         core: &[String],
     ) -> Self {
         let mut world = Self {
             storage,
             platform,
-            build,
+            build: Build::Other,
             devices: Vec::new(),
             drives: BTreeSet::new(),
             core: core.iter().cloned().collect(),
@@ -148,6 +149,20 @@ impl<'a> GrubWorld<'a> {
     /// Modules in the core image count as loaded; others are files below `directory` on `device`.
     pub(crate) fn set_prefix(&mut self, device: &str, directory: &str) {
         self.prefix = Some((device.to_owned(), directory.to_owned()));
+    }
+
+    /// Which GRUB it is, once its own code was read.
+    pub(crate) fn set_build(&mut self, build: Build) {
+        self.build = build;
+    }
+
+    /// The code of `normal`, which knows GRUB's version.
+    pub(crate) fn normal_code(&self) -> Option<Vec<u8>> {
+        let (device, _) = self.prefix.as_ref()?;
+        let path = self.module_path("normal")?;
+        let fs = self.tree(self.resolve(device).ok()?, false).ok()?;
+        let inode = resolve(fs.as_ref(), path.as_bytes()).ok()?;
+        filesystem::read_to_end(fs.as_ref(), inode, MAX_MODULE).ok()
     }
 
     fn add_partitions(&mut self, drive: &str, disk: NodeId, node: &storage::Node) {

@@ -24,7 +24,11 @@ fn machines() -> Vec<Machine> {
     let mut machines = vec![Machine::as_is(), Machine::reordered()];
     for bus in [Bus::VirtioBlk, Bus::VirtioScsi, Bus::Sata, Bus::Nvme] {
         for count in [0, 1] {
-            machines.push(Machine { bus: Some(bus), order: DiskOrder::ExtraFirst(count), ..Machine::default() });
+            machines.push(Machine {
+                bus: Some(bus),
+                order: DiskOrder::ExtraFirst(count),
+                ..Machine::default()
+            });
         }
     }
     machines

@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::cli::Status;
 use crate::cli::args::{Common, Output, Simulate};
 use crate::cli::input::Disks;
-use crate::cli::render::{Style, human, json, plain};
+use crate::cli::render::{Style, human, json, plain, table};
 use crate::examine;
 use crate::machine::{DiskOrder, Machine};
+use storage::{Bus, Firmware};
 
 #[derive(Debug, Serialize)]
 struct Body {
@@ -21,12 +22,16 @@ struct Body {
 pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
     use std::io::Write;
     let disks = Disks::open(common, &args.images.images)?;
-    let machines = machines(args);
+    let machines = if args.matrix { matrix(args, disks.devices().len()) } else { machines(args) };
     let examination = examine(&disks.devices(), &disks.keys, &machines);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {
         let style = Style::stdout(common.color);
-        for (boot, machine) in examination.boots.iter().zip(machines.iter().cycle()) {
+        if args.matrix {
+            table::print(&mut out, &examination, &machines, style)?;
+        }
+        let told = if args.matrix { &[][..] } else { &examination.boots };
+        for (boot, machine) in told.iter().zip(machines.iter().cycle()) {
             writeln!(out, "{}", human::boot_line(boot, &machine.to_string(), style))?;
             writeln!(out, "  hardware: {}", boot.hardware)?;
             for stage in &boot.stages {
@@ -71,6 +76,28 @@ fn machines(args: &Simulate) -> Vec<Machine> {
     for firmware in each(&args.firmware) {
         for bus in each(&args.bus) {
             machines.extend(orders.iter().map(|order| Machine { bus, order: order.clone(), firmware }));
+        }
+    }
+    machines
+}
+
+/// Buses, then firmware, then what happens to the disks: in the order of the table's rows and columns.
+fn matrix(args: &Simulate, disks: usize) -> Vec<Machine> {
+    let buses = if args.bus.is_empty() { Bus::ALL.to_vec() } else { args.bus.clone() };
+    let firmwares =
+        if args.firmware.is_empty() { vec![Firmware::Bios, Firmware::Uefi] } else { args.firmware.clone() };
+    let mut machines = Vec::new();
+    for bus in buses {
+        for firmware in &firmwares {
+            let machine = Machine { bus: Some(bus), firmware: Some(*firmware), ..Machine::default() };
+            machines.push(machine.clone());
+            machines.push(Machine { order: DiskOrder::ExtraFirst(1), ..machine.clone() });
+            if disks > 1 {
+                let reversed = DiskOrder::Permuted((0..disks).rev().collect());
+                machines.push(Machine { order: reversed, ..machine.clone() });
+                machines
+                    .extend((0..disks).map(|disk| Machine { absent: vec![disk], ..machine.clone() }));
+            }
         }
     }
     machines

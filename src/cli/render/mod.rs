@@ -6,6 +6,7 @@ pub(crate) mod found;
 pub(crate) mod human;
 pub(crate) mod json;
 mod style;
+pub(crate) mod table;
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;

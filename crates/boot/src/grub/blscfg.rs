@@ -12,7 +12,7 @@ use super::report::MenuEntry;
 use super::script::{Body, Origin, Script};
 use super::state::{OK, Status};
 use super::value::Value;
-use super::world::{Answer, Place, Version};
+use super::world::{Answer, Place};
 
 const SNIPPETS: usize = 1000;
 const FOLDER: &str = "/loader/entries";
@@ -48,7 +48,10 @@ impl Machine<'_> {
     pub(super) fn blscfg(&mut self, call: &Call<'_>) -> Status {
         let (mut shows_default, mut shows_others) = (true, true);
         let (mut path, mut only) = (None, None);
-        if let [arg] = call.args.as_slice() {
+        // RHEL 8 takes no arguments, and always shows all.
+        if let [arg] = call.args.as_slice()
+            && !self.setup.release.sorts_bls_by_version
+        {
             match arg.value.as_result() {
                 Ok(b"default") => shows_others = false,
                 Ok(b"non-default") => shows_default = false,
@@ -168,7 +171,6 @@ impl Machine<'_> {
         }
         let name = name.strip_suffix(b".conf").unwrap_or(name).to_vec();
         let snippet = Snippet { name, file, entry: Arc::new(BlsEntry::parse(bytes)), is_visible: false };
-        let with_plus = self.setup.release.version >= Version::V2_12;
         let sorts_later = self.setup.release.sorts_bls_by_version;
         let snippets = Arc::make_mut(&mut self.state.snippets);
         if sorts_later {
@@ -177,7 +179,7 @@ impl Machine<'_> {
         }
         // Newest first; of two that compare equal the second is dropped.
         for (index, other) in snippets.iter().enumerate() {
-            match compare(&snippet, other, false, with_plus) {
+            match compare(&snippet, other, false, true) {
                 Ordering::Equal => return Ok(()),
                 Ordering::Greater => {
                     snippets.insert(index, snippet);

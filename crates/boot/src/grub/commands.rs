@@ -125,6 +125,7 @@ impl Machine<'_> {
             "continue" => self.leave_loops(call, true),
             "return" => self.return_from_function(call),
             "shift" => self.shift(call),
+            "setparams" if self.state.scope.is_none() => Status::Known(ErrorCode::InvalidCommand as i32),
             "setparams" => {
                 let values = call.args.iter().map(|arg| arg.value.clone()).collect();
                 self.state.scope = Some(Arc::new(values));
@@ -476,7 +477,7 @@ impl Machine<'_> {
         }
         self.depth += 1;
         if is_extract {
-            self.state.open_context();
+            self.open_context();
             self.read_configuration(&file.value, &call.origin);
             if let Some(context) = self.state.close_context()
                 && let Some(menu) = self.state.menu_mut()
@@ -484,7 +485,7 @@ impl Machine<'_> {
                 menu.extend(context.menu.iter().cloned());
             }
         } else if is_new {
-            self.state.open_context();
+            self.open_context();
             self.read_configuration(&file.value, &call.origin);
             if self.state.end.is_none() && !self.state.menu().is_empty() {
                 self.show_menu(false, &[], &call.origin);
@@ -540,6 +541,7 @@ impl Machine<'_> {
                     return self.error(&call.origin, GrubError::bad_argument("can't break 0 loops"));
                 }
                 Some((Ok(count), b"")) => usize::try_from(count).unwrap_or(usize::MAX),
+                Some((Err(_), _)) => return self.error(&call.origin, not_a_number()),
                 _ => return self.error(&call.origin, GrubError::bad_argument("unrecognized number")),
             },
             _ => return self.error(&call.origin, GrubError::bad_argument("one argument expected")),
@@ -555,7 +557,7 @@ impl Machine<'_> {
             return self.error(&call.origin, GrubError::bad_argument("not in function body"));
         }
         let status = match call.args.first() {
-            None => self.state.status.clone(),
+            None => self.state.status.clone().unwrap_or(OK),
             Some(arg) => match arg.value.as_result().map(|text| unsigned(text, 10)) {
                 Err(unknown) => Status::Unknown(unknown),
                 Ok((Ok(number), b"")) => {
@@ -566,6 +568,7 @@ impl Machine<'_> {
                     }
                     Status::Known(number)
                 }
+                Ok((Err(_), _)) => return self.error(&call.origin, not_a_number()),
                 Ok(_) => return self.error(&call.origin, GrubError::bad_argument("unrecognized number")),
             },
         };
@@ -750,6 +753,10 @@ impl Machine<'_> {
         }
         OK
     }
+}
+
+fn not_a_number() -> GrubError {
+    GrubError::new(ErrorCode::BadNumber, "unrecognized number")
 }
 
 /// Commands that change nothing on the way to an entry, and that nothing depends on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::ErrorCode;
 use super::expand::Arg;
 use super::interpreter::{Fail, Machine};
-use super::number::{signed, unsigned};
+use super::number::{NotANumber, signed, unsigned};
 use super::script::Origin;
 use super::state::{OK, Status};
 use super::value::{Unknown, Value};
@@ -54,8 +54,15 @@ impl Machine<'_> {
             Some((last, rest)) if last.value.known() == Some(b"]") => rest,
             _ => args,
         };
+        self.number_error = None;
         match self.expression(args, &mut 0, 0, origin) {
-            Ok(true) => OK,
+            // An error on the way is printed only when the condition holds; else its own replaces it.
+            Ok(true) => {
+                if let Some(text) = self.number_error.take() {
+                    self.print(origin, text.to_owned());
+                }
+                OK
+            }
             Ok(false) => Status::Known(ErrorCode::TestFailure as i32),
             Err(unknown) => Status::Unknown(unknown),
         }
@@ -106,6 +113,17 @@ impl Machine<'_> {
 
     fn binary(&mut self, one: &Value, operator: &[u8], two: &Value, origin: &Origin) -> Option<Truth> {
         let both = || Ok::<_, Arc<Unknown>>((one.as_result()?, two.as_result()?));
+        if matches!(operator, b"-eq" | b"-ne" | b"-lt" | b"-le" | b"-gt" | b"-ge") {
+            for text in [one, two].into_iter().filter_map(Value::known) {
+                self.note_number(text.strip_prefix(b"-").unwrap_or(text));
+            }
+        }
+        if let (b"-pgt" | b"-plt", Some(one), Some(two)) = (operator, one.known(), two.known()) {
+            let at = behind_common(one, two);
+            for text in [one, two] {
+                self.note_number(text.get(at..).unwrap_or_default());
+            }
+        }
         let text = |test: fn(&[u8], &[u8]) -> bool| Some(both().map(|(one, two)| test(one, two)));
         let number =
             |test: fn(&i64, &i64) -> bool| Some(both().map(|(one, two)| test(&signed(one), &signed(two))));
@@ -122,8 +140,14 @@ impl Machine<'_> {
             b"-le" => number(i64::le),
             b"-gt" => number(i64::gt),
             b"-ge" => number(i64::ge),
-            b"-pgt" => text(|one, two| behind_prefix(one, two).is_some_and(|(one, two)| one > two)),
-            b"-plt" => text(|one, two| behind_prefix(one, two).is_some_and(|(one, two)| one < two)),
+            b"-pgt" => text(|one, two| {
+                let (one, two) = behind_prefix(one, two);
+                one > two
+            }),
+            b"-plt" => text(|one, two| {
+                let (one, two) = behind_prefix(one, two);
+                one < two
+            }),
             _ if operator.starts_with(b"-nt") || operator.starts_with(b"-ot") => {
                 let unknown = self.unknown(origin, "which file is newer as GRUB sees it");
                 Some(Err(unknown))
@@ -132,15 +156,26 @@ impl Machine<'_> {
         }
     }
 
+    fn note_number(&mut self, text: &[u8]) {
+        match unsigned(text, 0).0 {
+            Ok(_) => {}
+            Err(NotANumber::NoDigits) => self.number_error = Some("unrecognized number"),
+            Err(NotANumber::Overflow) => self.number_error = Some("overflow is detected"),
+        }
+    }
+
     fn unary(&mut self, operator: &[u8], operand: &Value, origin: &Origin) -> Option<Truth> {
         match operator {
             b"-n" => Some(operand.as_result().map(|value| !value.is_empty())),
             b"-z" => Some(operand.as_result().map(<[u8]>::is_empty)),
-            b"-s" => Some(match self.open(operand, origin) {
-                Ok((_, _, size, _)) => Ok(size != 0),
-                Err(Fail::Error(_)) => Ok(false),
-                Err(Fail::Unknown(unknown)) => Err(unknown),
-            }),
+            b"-s" => {
+                self.number_error = None;
+                Some(match self.open(operand, origin) {
+                    Ok((_, _, size, _)) => Ok(size != 0),
+                    Err(Fail::Error(_)) => Ok(false),
+                    Err(Fail::Unknown(unknown)) => Err(unknown),
+                })
+            }
             b"-d" => Some(self.entry(operand, origin).map(|entry| entry == Some(true))),
             b"-f" => Some(self.entry(operand, origin).map(|entry| entry == Some(false))),
             b"-e" => Some(self.entry(operand, origin).map(|entry| entry.is_some())),
@@ -168,14 +203,23 @@ impl Machine<'_> {
     }
 }
 
-/// The numbers behind what two texts have in common.
-fn behind_prefix(one: &[u8], two: &[u8]) -> Option<(u64, u64)> {
-    let common = one.iter().zip(two).take_while(|(one, two)| one == two).count();
-    let mut at = common.checked_sub(1).unwrap_or(usize::MAX);
-    while at != usize::MAX && at > 0 && one.get(at).is_some_and(u8::is_ascii_digit) {
+/// Where the numbers start behind what two texts have in common.
+fn behind_common(one: &[u8], two: &[u8]) -> usize {
+    let mut at = one.iter().zip(two).take_while(|(one, two)| one == two).count();
+    // Digits in common belong to the numbers; the first byte never does.
+    while at > 1 && one.get(at - 1).is_some_and(u8::is_ascii_digit) {
         at -= 1;
     }
-    let at = at.wrapping_add(1);
-    let number = |text: &[u8]| Some(unsigned(text.get(at..)?, 0).0.unwrap_or(0));
-    Some((number(one)?, number(two)?))
+    at
+}
+
+/// The numbers behind what two texts have in common.
+fn behind_prefix(one: &[u8], two: &[u8]) -> (u64, u64) {
+    let at = behind_common(one, two);
+    let number = |text: &[u8]| match unsigned(text.get(at..).unwrap_or_default(), 0).0 {
+        Ok(number) => number,
+        Err(NotANumber::NoDigits) => 0,
+        Err(NotANumber::Overflow) => u64::MAX,
+    };
+    (number(one), number(two))
 }

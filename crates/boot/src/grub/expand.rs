@@ -84,7 +84,7 @@ impl Machine<'_> {
         if self.state.has_wildcards && has_wildcard(&build.raw) {
             return Value::Unknown(self.unknown(origin, "which files a pattern matches"));
         }
-        Value::from(unescape(&build.raw))
+        Value::from(unescape(&build.raw, self.setup.release.is_red_hat))
     }
 
     /// The values of a variable: none when it is empty, several when it is split.
@@ -98,8 +98,9 @@ impl Machine<'_> {
         let first_digit = name.first().is_some_and(u8::is_ascii_digit);
         match name {
             b"?" => match &self.state.status {
-                Status::Known(number) => vec![Value::from(number.to_string().as_str())],
-                Status::Unknown(unknown) => vec![Value::Unknown(unknown.clone())],
+                Some(Status::Known(number)) => vec![Value::from(number.to_string().as_str())],
+                Some(Status::Unknown(unknown)) => vec![Value::Unknown(unknown.clone())],
+                None => Vec::new(),
             },
             b"#" => scope.iter().map(|scope| Value::from(scope.len().to_string().as_str())).collect(),
             b"@" => scope.iter().flat_map(|scope| scope.iter()).flat_map(single).collect(),
@@ -157,24 +158,17 @@ fn split(bytes: &[u8]) -> Vec<Value> {
     bytes.split(|byte| is_space(*byte)).filter(|word| !word.is_empty()).map(Value::from).collect()
 }
 
-/// `\xHH`, which stays as it is.
+/// `\xHH`, which Red Hat's build leaves as it is.
 fn is_hex_escape(text: &[u8]) -> bool {
     matches!(text, [b'\\', b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
 }
 
 fn escape(text: &[u8], raw: &mut Vec<u8>) {
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        if is_hex_escape(&text[at..]) {
-            raw.extend_from_slice(&text[at..at + 4]);
-            at += 4;
-            continue;
-        }
+    for byte in text {
         if matches!(byte, b'*' | b'\\' | b'?') {
             raw.push(b'\\');
         }
         raw.push(*byte);
-        at += 1;
     }
 }
 
@@ -191,11 +185,11 @@ fn escape_unquoted(text: &[u8], raw: &mut Vec<u8>) {
     }
 }
 
-fn unescape(raw: &[u8]) -> Vec<u8> {
+fn unescape(raw: &[u8], keeps_hex: bool) -> Vec<u8> {
     let mut text = Vec::with_capacity(raw.len());
     let mut at = 0;
     while let Some(byte) = raw.get(at) {
-        if is_hex_escape(&raw[at..]) {
+        if keeps_hex && is_hex_escape(&raw[at..]) {
             text.extend_from_slice(&raw[at..at + 4]);
             at += 4;
         } else if *byte == b'\\' {

@@ -9,7 +9,7 @@ use super::error::{ErrorCode, GrubError};
 use super::expand::Arg;
 use super::report::{Choice, End, Message, Run};
 use super::script::{Body, Origin, Script};
-use super::state::{Function, OK, State, Status};
+use super::state::{Function, OK, State, Status, Variable};
 use super::value::{Unknown, Value};
 use super::world::{Answer, Lookup, Place, Platform, Setup, Version, World};
 
@@ -26,6 +26,9 @@ pub(super) const LONGEST_FILE: usize = 1 << 20;
 const MESSAGES: usize = 300;
 const UNKNOWNS: usize = 300;
 const VARIABLES: usize = 2000;
+const FUNCTIONS: usize = 1000;
+/// Bytes of a variable.
+const LONGEST_VALUE: usize = 64 << 10;
 
 /// Runs the configuration that `setup` names, in `world`, until something starts or a person is needed.
 pub fn run(world: &dyn World, setup: &Setup) -> Run {
@@ -67,6 +70,8 @@ pub(super) struct Machine<'w> {
     pub(super) setup: &'w Setup,
     pub(super) state: State,
     pub(super) depth: usize,
+    /// What `test` would say of a number that is none.
+    pub(super) number_error: Option<&'static str>,
     steps: usize,
     forks: usize,
     bytes: usize,
@@ -82,6 +87,7 @@ impl<'w> Machine<'w> {
             setup,
             state: State::new(),
             depth: 0,
+            number_error: None,
             steps: 0,
             forks: 0,
             bytes: 0,
@@ -139,7 +145,12 @@ impl<'w> Machine<'w> {
                 (menu.unwrap_or_default(), choice, None)
             }
         };
+        let variables = self.state.contexts.last().map(|context| {
+            let pair = |(name, variable): (&Vec<u8>, &Variable)| (name.clone(), variable.value.clone());
+            context.variables.iter().map(pair).collect()
+        });
         Run {
+            variables: variables.unwrap_or_default(),
             menu,
             choice,
             timeout,
@@ -210,8 +221,8 @@ impl<'w> Machine<'w> {
 
     pub(super) fn set_variable(&mut self, name: &[u8], value: Value, origin: Option<Origin>) {
         let count = self.state.contexts.last().map_or(0, |context| context.variables.len());
-        if count >= VARIABLES {
-            self.lose_to_bound("more variables than are followed");
+        if count >= VARIABLES || value.known().is_some_and(|value| value.len() > LONGEST_VALUE) {
+            self.lose_to_bound("more variables, or longer ones, than are followed");
             return;
         }
         self.state.set(name, value, origin);
@@ -382,7 +393,10 @@ impl<'w> Machine<'w> {
         for command in commands {
             if let Command::Function { name, body, .. } = command {
                 let body = Arc::new(body.clone());
-                self.spend(name.len().saturating_add(64));
+                if self.state.functions.len() >= FUNCTIONS {
+                    self.lose_to_bound("more functions than are followed");
+                    return OK;
+                }
                 self.state.functions.insert(name.clone(), Function::Known { script: script.clone(), body });
             }
         }
@@ -402,8 +416,11 @@ impl<'w> Machine<'w> {
             if self.state.flow.breaks > 0 || self.state.end.is_some() {
                 break;
             }
+            if matches!(command, Command::Function { .. }) {
+                continue;
+            }
             status = self.command(script, command);
-            self.state.status = status.clone();
+            self.state.status = Some(status.clone());
             if self.state.flow.returns {
                 break;
             }
@@ -412,10 +429,24 @@ impl<'w> Machine<'w> {
         status
     }
 
-    fn command(&mut self, script: &Arc<Script>, command: &Command) -> Status {
+    /// Takes from the budget of commands; false, and the run is lost, when it is empty.
+    pub(super) fn step(&mut self) -> bool {
         self.steps += 1;
         if self.steps > STEPS {
             self.lose_to_bound("more commands than are followed");
+        }
+        self.steps <= STEPS
+    }
+
+    /// Opens a context, which copies every variable.
+    pub(super) fn open_context(&mut self) {
+        let count = self.state.contexts.last().map_or(0, |context| context.variables.len());
+        self.spend(count.saturating_mul(32));
+        self.state.open_context();
+    }
+
+    fn command(&mut self, script: &Arc<Script>, command: &Command) -> Status {
+        if !self.step() {
             return OK;
         }
         match command {
@@ -435,26 +466,29 @@ impl<'w> Machine<'w> {
         arms: &[(Vec<Command>, Vec<Command>)],
         otherwise: &[Command],
     ) -> Status {
-        let Some(((condition, then), rest)) = arms.split_first() else {
-            return if otherwise.is_empty() { OK } else { self.list(script, otherwise) };
-        };
-        let status = self.list(script, condition);
-        if self.state.flow.returns || self.state.end.is_some() {
-            return status;
-        }
-        match status {
-            Status::Known(0) => self.list(script, then),
-            Status::Known(_) => self.conditional(script, rest, otherwise),
-            Status::Unknown(why) => {
-                let mut statuses = (OK, OK);
-                self.fork(
-                    &why,
-                    |machine| statuses.0 = machine.list(script, then),
-                    |machine| statuses.1 = machine.conditional(script, rest, otherwise),
-                );
-                if statuses.0 == statuses.1 { statuses.0 } else { Status::Unknown(why) }
+        let mut arms = arms;
+        while let Some(((condition, then), rest)) = arms.split_first() {
+            let status = self.list(script, condition);
+            if self.state.flow.returns || self.state.end.is_some() {
+                return status;
+            }
+            match status {
+                Status::Known(0) => return self.list(script, then),
+                Status::Known(_) => arms = rest,
+                Status::Unknown(why) => {
+                    let mut statuses = (OK, OK);
+                    self.depth += 1;
+                    self.fork(
+                        &why,
+                        |machine| statuses.0 = machine.list(script, then),
+                        |machine| statuses.1 = machine.conditional(script, rest, otherwise),
+                    );
+                    self.depth -= 1;
+                    return if statuses.0 == statuses.1 { statuses.0 } else { Status::Unknown(why) };
+                }
             }
         }
+        if otherwise.is_empty() { OK } else { self.list(script, otherwise) }
     }
 
     /// Goes both ways from here, and joins what comes of them.
@@ -465,7 +499,7 @@ impl<'w> Machine<'w> {
         other: impl FnOnce(&mut Self),
     ) {
         self.forks += 1;
-        if self.forks > FORKS {
+        if self.forks > FORKS || self.depth > DEPTH {
             self.lose(why.clone());
             return;
         }
@@ -596,6 +630,10 @@ impl<'w> Machine<'w> {
         } else {
             // Neither the assignment nor the error makes a difference to a condition: both count as success.
             match bytes.iter().position(|byte| *byte == b'=') {
+                Some(at) if is_special(&bytes[..at]) => {
+                    let shown = String::from_utf8_lossy(&bytes[..at]).into_owned();
+                    self.print(&call.origin, format!("invalid variable name `{shown}'"));
+                }
                 Some(at) => {
                     self.set_variable(&bytes[..at], Value::from(&bytes[at + 1..]), Some(name.origin.clone()));
                 }
@@ -633,6 +671,11 @@ impl<'w> Machine<'w> {
         self.state.flow.returns = false;
         status
     }
+}
+
+/// Names that no assignment can have.
+fn is_special(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_digit) || matches!(name, b"#" | b"*" | b"@")
 }
 
 const FEATURES: &[&str] = &[

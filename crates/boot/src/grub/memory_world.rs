@@ -34,8 +34,8 @@ impl MemoryWorld {
         Self::default()
     }
 
-    /// A world in which every search finds its device and every file that is not given exists: to see where a
-    /// configuration leads when nothing is missing.
+    /// A world in which every search finds its device and every file that is not given exists, but for more
+    /// configuration (`*.cfg`): to see where a configuration leads when nothing is missing.
     pub fn with_any_file() -> Self {
         Self { has_any_file: true, ..Self::default() }
     }
@@ -150,7 +150,8 @@ impl World for MemoryWorld {
 
     fn lookup(&self, place: Place<'_>, path: &[u8]) -> Answer<Lookup> {
         let path = Self::normalized(path);
-        let any = || if self.has_any_file { Lookup::File { size: 1, damage: None } } else { Lookup::Missing };
+        let exists = self.has_any_file && !path.ends_with(b".cfg");
+        let any = || if exists { Lookup::File { size: 1, damage: None } } else { Lookup::Missing };
         let device = match self.find(place.device) {
             Ok(device) => device,
             Err(_) if self.has_any_file => return Answer::Known(any()),

@@ -87,7 +87,7 @@ impl Machine<'_> {
             None => Found::Nothing,
             Some(variable) => {
                 let value = variable.value.as_result()?;
-                if self.setup.release.is_red_hat {
+                if self.setup.release.reads_default_as_list {
                     match red_hat_entry(menu, value)? {
                         (found, None | Some([])) => found,
                         _ => Found::Nothing,
@@ -111,7 +111,7 @@ impl Machine<'_> {
     fn next_fallback(&mut self, menu: &[Arc<MenuEntry>]) -> Resolved<Option<usize>> {
         let Some(Variable { value, origin }) = self.state.get(b"fallback").cloned() else { return Ok(None) };
         let value = value.as_result()?;
-        let (found, rest) = if self.setup.release.is_red_hat {
+        let (found, rest) = if self.setup.release.reads_default_as_list {
             match red_hat_entry(menu, value)? {
                 (Found::Entry(index), Some(rest)) if rest.first().is_none_or(|byte| is_space(*byte)) => {
                     (Found::Entry(index), rest)
@@ -127,7 +127,7 @@ impl Machine<'_> {
         let rest = rest.trim_ascii_start();
         match found {
             Found::Entry(index) => {
-                if rest.is_empty() && self.setup.release.is_red_hat {
+                if rest.is_empty() && self.setup.release.reads_default_as_list {
                     self.state.unset(b"fallback");
                 } else {
                     self.state.set(b"fallback", Value::from(rest), origin);
@@ -181,6 +181,9 @@ impl Machine<'_> {
             self.state.end = Some(End::Password);
             return super::state::OK;
         }
+        if !self.step() || !self.spend(256) {
+            return super::state::OK;
+        }
         let first_message = self.state.messages.len();
         let place = self.state.attempts.len();
         self.state.attempts.push(Attempt {
@@ -194,7 +197,7 @@ impl Machine<'_> {
         let chosen = self.state.get(b"chosen").cloned();
         let default = self.state.get(b"default").cloned();
         if entry.is_submenu {
-            self.state.open_context();
+            self.open_context();
             self.state.set(b"timeout", Value::from("0"), None);
         }
         self.choose(entry, chosen.as_ref(), default.as_ref());

@@ -210,6 +210,8 @@ pub struct Run {
     pub messages: Vec<Message>,
     /// Everything that could not be known, in order, whether or not it mattered.
     pub unknowns: Vec<Unknown>,
+    /// The variables at the end, of the innermost context.
+    pub variables: Vec<(Vec<u8>, Value)>,
     /// The configuration files that were read, in order, with their bytes.
     pub files: Vec<(Arc<str>, Vec<u8>)>,
     /// How many commands were run.

@@ -64,8 +64,8 @@ pub(super) struct State {
     /// `$1` and so on; `None` outside of functions and entries.
     pub(super) scope: Option<Arc<Vec<Value>>>,
     pub(super) flow: Flow,
-    /// `$?`.
-    pub(super) status: Status,
+    /// `$?`; not set before the first command.
+    pub(super) status: Option<Status>,
     pub(super) loaded: Loaded,
     /// Whether `*` and `?` match files: the module `regexp` is loaded.
     pub(super) has_wildcards: bool,
@@ -85,7 +85,7 @@ impl State {
             functions: BTreeMap::new(),
             scope: None,
             flow: Flow::default(),
-            status: OK,
+            status: None,
             loaded: Loaded::Nothing,
             has_wildcards: false,
             loopbacks: BTreeSet::new(),
@@ -203,7 +203,7 @@ impl State {
             state.scope = Some(Arc::new((0..count).map(|_| unknown()).collect()));
         }
         if state.status != other.status {
-            state.status = Status::Unknown(why.clone());
+            state.status = Some(Status::Unknown(why.clone()));
         }
         if state.loaded != other.loaded {
             state.loaded = Loaded::Unknown(why.clone());

@@ -146,11 +146,14 @@ pub enum Version {
 pub struct Release {
     /// Upstream version.
     pub version: Version,
-    /// Fedora's and Red Hat's patches: `blscfg`, `increment`, lists in `default`, one `linux` for all on EFI.
+    /// Fedora's and Red Hat's patches: `blscfg`, `increment`, one `linux` for all on EFI.
     pub is_red_hat: bool,
+    /// Whether `default` and `fallback` are read as lists of ids (RHEL 8 and later, Fedora), or as upstream does.
+    pub reads_default_as_list: bool,
     /// Whether an entry's last line, when it is empty, counts as a command that succeeded. So it is in every GRUB
-    /// without upstream's commit 187338f1 of December 2024 (in 2.14, RHEL 10, Fedora 42): an entry whose `linux`
-    /// failed then counts as done and no fallback is tried, and one whose `initrd` failed boots without it.
+    /// without upstream's commit 187338f1 of December 2024, which 2.14, Fedora 43 and later builds of RHEL 9 and 10
+    /// have (9.0–9.4 and 10.0 do not; by the package, set this): an entry whose `linux` failed then counts as done
+    /// and no fallback is tried, and one whose `initrd` failed boots without it.
     pub empty_line_succeeds: bool,
     /// Whether BLS entries are sorted by their `version` fields if all have one (RHEL 8), or by file name.
     pub sorts_bls_by_version: bool,
@@ -162,6 +165,7 @@ impl Release {
         Self {
             version,
             is_red_hat: false,
+            reads_default_as_list: false,
             empty_line_succeeds: version < Version::V2_14,
             sorts_bls_by_version: false,
         }
@@ -174,13 +178,25 @@ impl Release {
             8 | 9 => Version::V2_06,
             _ => Version::V2_12,
         };
-        Self { version, is_red_hat: true, empty_line_succeeds: major < 10, sorts_bls_by_version: major <= 8 }
+        Self {
+            version,
+            is_red_hat: true,
+            reads_default_as_list: major >= 8,
+            empty_line_succeeds: major < 10,
+            sorts_bls_by_version: major <= 8,
+        }
     }
 
     /// Fedora Linux, by its release.
     pub fn fedora(release: u32) -> Self {
         let version = if release < 40 { Version::V2_06 } else { Version::V2_12 };
-        Self { version, is_red_hat: true, empty_line_succeeds: release < 42, sorts_bls_by_version: false }
+        Self {
+            version,
+            is_red_hat: true,
+            reads_default_as_list: true,
+            empty_line_succeeds: release < 43,
+            sorts_bls_by_version: false,
+        }
     }
 }
 

@@ -51,13 +51,27 @@ impl GuestPlace {
     }
 }
 
-/// Which GRUB a system has, by its release.
-fn release(guest: &Guest) -> (Release, Build) {
+/// Which GRUB it is: by the version in its own code, else by the system's release.
+fn release(guest: &Guest, code: Option<&[u8]>) -> (Release, Build) {
     let os = &guest.os_release;
     let id = os.get("ID").unwrap_or_default().to_lowercase();
     let version = os.get("VERSION_ID").unwrap_or_default();
     let major: u32 = version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or_default();
     let like = os.get("ID_LIKE").unwrap_or_default().to_lowercase();
+    if let Some(version) = code.and_then(version_in) {
+        // Debian's and Ubuntu's packages name themselves; Red Hat's have upstream's number alone.
+        let upstream = match version.get(..4) {
+            Some("2.12" | "2.11" | "2.13") => Version::V2_12,
+            Some("2.14" | "2.15") => Version::V2_14,
+            Some("2.02" | "2.00" | "2.01") => Version::V2_02,
+            _ => Version::V2_06,
+        };
+        if let Some((_, package)) = version.split_once('-') {
+            let is_debian =
+                package.contains("deb12") || package.contains("deb13") || upstream >= Version::V2_12;
+            return (Release::upstream(upstream), if is_debian { Build::Debian } else { Build::Other });
+        }
+    }
     let is_rhel = matches!(id.as_str(), "rhel" | "centos" | "rocky" | "almalinux" | "ol" | "scientific")
         || like.split_whitespace().any(|word| word == "rhel");
     if is_rhel && major > 0 {
@@ -76,14 +90,27 @@ fn release(guest: &Guest) -> (Release, Build) {
     }
 }
 
+/// The version that `normal` prints above its menu: the text behind the format it prints it with.
+fn version_in(code: &[u8]) -> Option<String> {
+    const FORMAT: &[u8] = b"GNU GRUB  version %s\0";
+    let at = code.windows(FORMAT.len()).position(|window| window == FORMAT)? + FORMAT.len();
+    let near = code.get(at..)?;
+    let texts = near[..near.len().min(4096)].split(|byte| *byte == 0);
+    let is_version = |text: &[u8]| {
+        text.len() < 64
+            && matches!(text, [b'2', b'.', digit, ..] if digit.is_ascii_digit())
+            && text.is_ascii()
+    };
+    texts.filter(|text| is_version(text)).map(|text| String::from_utf8_lossy(text).into_owned()).next()
+}
+
 /// Runs GRUB until it starts something.
 pub(crate) fn run(storage: &Storage, guest: &Guest, hardware: &Hardware, loader: &Loader) -> Step<Loaded> {
-    let (release, build) = release(guest);
     let platform = match loader.firmware {
         Firmware::Bios => Platform::Bios,
         Firmware::Uefi => Platform::Efi,
     };
-    let mut world = GrubWorld::new(storage, hardware, loader.disk, platform, build, &loader.core.modules);
+    let mut world = GrubWorld::new(storage, hardware, loader.disk, platform, &loader.core.modules);
     let (device, directory) = match prefix(&world, storage, loader) {
         Ok(found) => found,
         Err(message) => {
@@ -97,6 +124,8 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, hardware: &Hardware, loader:
         }
     };
     world.set_prefix(&device, &directory);
+    let (release, build) = release(guest, world.normal_code().as_deref());
+    world.set_build(build);
     if let Some(step) = normal(&world, storage, guest, &device, &directory, platform) {
         return step;
     }
