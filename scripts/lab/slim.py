@@ -18,6 +18,8 @@ from disk import Disk, shell
 
 OUT = os.path.dirname(os.path.dirname(run.HERE)) + "/test-images/lab"
 CLUSTER = 4096
+# More than that is a search of the whole disk for lost file systems; in the slim image it finds what is left there.
+MANY = 700
 # These make a new initramfs out of the guest's programs: it is slimmed afterwards.
 REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio"}
 PACKERS = {b"\x28\xb5\x2f\xfd": ("zstd -q -dc", "zstd -q -19 -c"), b"\x1f\x8b": ("gzip -dc", "gzip -9nc"), b"\xfd7zXZ": ("xz -dc", "xz --check=crc32 -c")}
@@ -122,10 +124,9 @@ KEPT = ["/etc/systemd", "/etc/lvm", "/etc/default", "/etc/initramfs-tools", "/et
 
 
 def clusters_kept(guestmend, disks):
-    """{disk: set of clusters} that `check` reads, and the folders of KEPT."""
+    """{disk: set of clusters} of the folders of KEPT."""
     def read():
         common = ["--allow-path", LAB]
-        subprocess.run([guestmend, "check", *common, *disks], capture_output=True)
         with tempfile.TemporaryDirectory(dir=LAB + "/tmp") as folder:
             for i, path in enumerate(KEPT):
                 further = [word for disk in disks[1:] for word in ("--disk", disk)]
@@ -186,6 +187,8 @@ def make(guestmend, guest):
             continue
         chosen = [disks[i] for i in case["disks"]] if case["disks"] else disks
         for path, numbers in clusters_read(guestmend, case, chosen).items():
+            if len(numbers) > MANY:
+                numbers = {number for number in numbers if number < 256}
             wanted[bases[disks.index(path)]] |= numbers
             if case["fault"]:
                 of_fault.setdefault(case["fault"], {disk: set() for disk in disks})[path] |= numbers

@@ -6,6 +6,7 @@ mod container;
 mod hostile;
 mod look;
 mod mend;
+mod prediction;
 mod rules;
 mod screens;
 mod stack;
