@@ -5,7 +5,7 @@ corpus.py SURVEY [CORPUS [FAMILY...]]   SURVEY is the program made of crates/sto
 
 Prints for each image: the checker's verdict, ours, and the first line of each where they differ. A checker looks at
 everything, a reader at what lies on the way to names and contents: what the checker finds elsewhere is explained by
-the kind of its finding, in EXPLAINED. Exit status 1 when something is missed and not explained, or does not end.
+the kind of its finding, in EXPLAINED; one line of a known kind explains an image, the others are not judged. Exit status 1 when something is missed and not explained, or does not end.
 """
 import collections
 import csv
