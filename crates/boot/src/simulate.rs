@@ -48,7 +48,7 @@ impl<'a> Simulator<'a> {
         let (kernel, guest) = match (kernel, guest) {
             (Some(kernel), guest) => (kernel, guest),
             (None, Some(guest)) => {
-                self.from_root(guest, hardware, firmware, &mut trace);
+                self.follow_from_root(guest, hardware, firmware, &mut trace);
                 return trace;
             }
             (None, None) => {
@@ -113,7 +113,13 @@ impl<'a> Simulator<'a> {
     }
 
     /// From the root file system on, when nothing before can be told.
-    fn from_root(&self, guest: &Guest, hardware: &Hardware, firmware: Firmware, trace: &mut BootTrace) {
+    fn follow_from_root(
+        &self,
+        guest: &Guest,
+        hardware: &Hardware,
+        firmware: Firmware,
+        trace: &mut BootTrace,
+    ) {
         for name in [StageName::Firmware, StageName::Loader, StageName::LoaderConfig, StageName::Kernel] {
             if !trace.stages.iter().any(|stage| stage.name == name) {
                 trace.stages.push(stage(name, Verdict::Unknown, "not examined"));

@@ -207,11 +207,9 @@ fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8)
 
 /// A protective MBR without the GPT that it protects.
 fn has_lost_table(storage: &Storage) -> bool {
-    storage.iter().any(|(_, node)| match &node.content {
-        Content::Partitions(table) => {
-            table.gpt.is_none() && table.partitions.iter().any(|partition| partition.type_id.ends_with("ee"))
-        }
-        _ => matches!(node.kind, NodeKind::Disk(_)) && is_protective(node),
+    storage.iter().any(|(_, node)| {
+        let has_gpt = matches!(&node.content, Content::Partitions(table) if table.gpt.is_some());
+        matches!(node.kind, NodeKind::Disk(_)) && !has_gpt && is_protective(node)
     })
 }
 

@@ -51,11 +51,16 @@ pub(crate) enum Kind {
     Unknown,
 }
 
+/// A file: its file system, and its path there.
+type FileKey = (NodeId, Vec<u8>);
+/// A kernel's modules: the root file system, and the release.
+type ReleaseKey = (NodeId, String);
+
 /// Initramfs images that were unpacked, by the file systems and paths of their parts.
 #[derive(Default)]
 pub(crate) struct Cache {
-    unpacked: Mutex<BTreeMap<Vec<(NodeId, Vec<u8>)>, Arc<Unpacked>>>,
-    modules: Mutex<BTreeMap<(NodeId, String), Option<Arc<Modules>>>>,
+    unpacked: Mutex<BTreeMap<Vec<FileKey>, Arc<Unpacked>>>,
+    modules: Mutex<BTreeMap<ReleaseKey, Option<Arc<Modules>>>>,
 }
 
 /// Judges what GRUB has loaded.
@@ -93,10 +98,8 @@ pub(crate) fn run(guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<
             Err(reason) => return Step::unknown(name, reason),
         }
     };
-    if let Some(unpacked) = &initramfs {
-        if let Some(step) = refused(unpacked, config.as_ref()) {
-            return step;
-        }
+    if let Some(step) = initramfs.as_deref().and_then(|unpacked| refused(unpacked, config.as_ref())) {
+        return step;
     }
     let release = image.release.as_deref().unwrap_or("of unknown release");
     let summary = match &initramfs {
@@ -126,7 +129,7 @@ fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Ke
         Some(damage) if damage.is_limit && !has_init => {
             Some(Step::unknown(name, format!("{}: {}", unpacked.path, damage.reason)))
         }
-        Some(damage) if !damage.is_limit && !(has_init && has_shell) => {
+        Some(damage) if !(damage.is_limit || has_init && has_shell) => {
             let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
             let kind = damage.compression.unwrap_or(Compression::None);
             let summary = format!(
@@ -178,7 +181,7 @@ impl Cache {
     }
 
     fn unpack(&self, files: &[LoadedFile]) -> Result<Arc<Unpacked>, String> {
-        let key: Vec<(NodeId, Vec<u8>)> = files.iter().map(|file| (file.node, file.path.clone())).collect();
+        let key: Vec<FileKey> = files.iter().map(|file| (file.node, file.path.clone())).collect();
         let mut known = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(&key) {
             return Ok(found.clone());

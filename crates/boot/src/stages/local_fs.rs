@@ -94,7 +94,8 @@ pub(crate) fn run(
         if trace.cause.is_none() {
             let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
             trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let crypttab = crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
+            let crypttab =
+                crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
             let (rule, path, line) = match crypttab {
                 Some(line) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), line),
                 None => (rule, file.path.clone(), unit.line),
