@@ -23,6 +23,7 @@ Where the value names nothing and the disks hold exactly one system, `root=` bec
 in every entry with the same value: by its UUID, or by the name of its logical volume if it was named so. A wrong
 `rootfstype=` becomes the type that the file system has. Where another kind of name stood there, or /etc/fstab says
 otherwise, nothing is proposed.
+An `rd.lvm.lv=` that names nothing is renamed with it, if it is the only one and none names the volume of the root.
 
 ## References
 bootparam(7); initramfs-tools(7); dracut.cmdline(7).

@@ -20,7 +20,7 @@ The volume lies on several physical volumes or members, and one of them is on no
 Nothing is proposed. If the machine has further disks, give them too. `guestmend inspect` names what is missing.
 
 ## References
-lvm(8); vgreduce(8) and why not to use it here.
+lvm(8); pvs(8), \"unknown device\".
 ",
     check: Check::Boot(None),
 };
