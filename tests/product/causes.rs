@@ -106,7 +106,7 @@ fn what_stops_a_boot_is_a_finding_once_a_place() {
 }
 
 /// The file after the fix, and how sure it is; `None` without one.
-fn fixed(path: &str, content: &str, cause: Cause) -> Option<(&'static str, String)> {
+fn fixed(path: &str, content: &str, cause: &Cause) -> Option<(&'static str, String)> {
     let guest = guest(&[(path.trim_start_matches("/boot"), content.as_bytes())]);
     let finding = found(&guest, cause.rule, [Some(cause.clone()), None]).remove(0);
     let fix = finding.fix?;
@@ -140,7 +140,9 @@ fn cfg(value: &str) -> String {
 #[test]
 fn a_root_that_names_nothing_becomes_the_only_one_there_is() {
     let path = "/boot/grub2/grub.cfg";
-    let cases: &[(&str, &str, Option<(&str, &str)>)] = &[
+    /// Rule, value, and how sure the fix is with the value after it.
+    type Row<'a> = (&'static str, &'a str, Option<(&'a str, &'a str)>);
+    let cases: &[Row<'_>] = &[
         ("cmdline.root-unresolved", &format!("UUID={GONE}"), Some(("safe", &format!("UUID={ROOT}")))),
         ("cmdline.root-unresolved", "PARTUUID=0dead000-01", Some(("safe", &format!("UUID={ROOT}")))),
         ("cmdline.root-unresolved", "/dev/mapper/centos-gone", Some(("safe", "/dev/mapper/centos-root"))),
@@ -152,7 +154,7 @@ fn a_root_that_names_nothing_becomes_the_only_one_there_is() {
         ("cmdline.root-unresolved", "gpt-auto", None),
     ];
     for (rule, old, expected) in cases {
-        let result = fixed(path, &cfg(old), cause(rule, Some((path, 4)), "it does not exist"));
+        let result = fixed(path, &cfg(old), &cause(rule, Some((path, 4)), "it does not exist"));
         let expected = expected.map(|(sure, new)| {
             let without = format!("vmlinuz-0 root={new} ro; }}");
             let other = format!("root={new}S");
@@ -164,7 +166,7 @@ fn a_root_that_names_nothing_becomes_the_only_one_there_is() {
     // Without an initramfs a kernel knows no UUID.
     let lone = cause("cmdline.root-unresolved", Some((path, 13)), "x");
     assert!(
-        fixed(path, &cfg(&format!("UUID={GONE}")), lone)
+        fixed(path, &cfg(&format!("UUID={GONE}")), &lone)
             .is_some_and(|(_, text)| { text.contains(&format!("vmlinuz-0 root=UUID={GONE} ro; }}")) })
     );
 }
@@ -174,7 +176,7 @@ fn a_type_that_the_root_has_not() {
     let path = "/boot/grub2/grub.cfg";
     let text = cfg("/dev/mapper/centos-root").replace("quiet", "rootfstype=xfs");
     let (sure, after) =
-        fixed(path, &text, cause("cmdline.root-unresolved", Some((path, 4)), "mounting fails")).unwrap();
+        fixed(path, &text, &cause("cmdline.root-unresolved", Some((path, 4)), "mounting fails")).unwrap();
     assert_eq!((sure, after), ("safe", text.replace("rootfstype=xfs", "rootfstype=ext4")));
 }
 
@@ -182,7 +184,7 @@ fn a_type_that_the_root_has_not() {
 fn a_renamed_volume_is_renamed_everywhere() {
     let path = "/boot/grub2/grub.cfg";
     let text = cfg("/dev/mapper/centos-old").replace("quiet", "rd.lvm.lv=centos/old rd.lvm.lv=centos/swap");
-    let (_, after) = fixed(path, &text, cause("cmdline.root-unresolved", Some((path, 4)), "x")).unwrap();
+    let (_, after) = fixed(path, &text, &cause("cmdline.root-unresolved", Some((path, 4)), "x")).unwrap();
     let line = "root=/dev/mapper/centos-root ro rd.lvm.lv=centos/root rd.lvm.lv=centos/swap\n";
     assert!(after.contains(line), "{after}");
 }
@@ -192,13 +194,13 @@ fn kernelopts_keep_the_size_of_the_block() {
     let path = "/boot/grub2/grubenv";
     let mut block = format!("# GRUB Environment Block\nsaved_entry=0\nkernelopts=root=UUID={GONE} ro\n");
     block.push_str(&"#".repeat(1024 - block.len()));
-    let (sure, after) = fixed(path, &block, cause("cmdline.root-unresolved", Some((path, 3)), "x")).unwrap();
+    let (sure, after) = fixed(path, &block, &cause("cmdline.root-unresolved", Some((path, 3)), "x")).unwrap();
     assert_eq!((sure, after.len()), ("safe", 1024));
     assert!(after.contains(&format!("\nkernelopts=root=UUID={ROOT} ro\n###")), "{after}");
     // In grub.cfg, for want of a block.
     let path = "/boot/grub2/grub.cfg";
     let text = format!("if [ -z \"${{kernelopts}}\" ]; then\n  set kernelopts=\"root=UUID={GONE} ro\"\nfi\n");
-    let (_, after) = fixed(path, &text, cause("cmdline.root-unresolved", Some((path, 2)), "x")).unwrap();
+    let (_, after) = fixed(path, &text, &cause("cmdline.root-unresolved", Some((path, 2)), "x")).unwrap();
     assert_eq!(after, text.replace(GONE, ROOT));
 }
 
@@ -208,11 +210,11 @@ fn a_search_finds_the_file_system_with_the_kernel() {
     let text = CFG.replace("VALUE", "/dev/mapper/centos-root");
     let stale =
         |line| cause("grub.cfg-search-stale", Some((path, line)), &format!("error: no such device: {GONE}."));
-    let (sure, after) = fixed(path, &text.replace("SEARCH", GONE), stale(2)).unwrap();
+    let (sure, after) = fixed(path, &text.replace("SEARCH", GONE), &stale(2)).unwrap();
     assert_eq!((sure, after), ("safe", text.replace("\"SEARCH\"", BOOT).replace("SEARCH", BOOT)));
     // No file system with such a kernel: nothing is certain.
     let elsewhere = text.replace("SEARCH", GONE).replace("/vmlinuz-", "/kernels/vmlinuz-");
-    assert_eq!(fixed(path, &elsewhere, stale(2)), None);
+    assert_eq!(fixed(path, &elsewhere, &stale(2)), None);
     // The line does not search.
-    assert_eq!(fixed(path, &text.replace("SEARCH", GONE), stale(4)), None);
+    assert_eq!(fixed(path, &text.replace("SEARCH", GONE), &stale(4)), None);
 }
