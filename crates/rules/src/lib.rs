@@ -19,6 +19,8 @@ mod kernel_arguments;
 pub mod luks;
 pub mod lvm;
 pub mod mbr;
+pub mod md;
+pub mod rootfs;
 mod stopped;
 pub mod systemd;
 
@@ -58,11 +60,14 @@ pub static RULES: &[&Rule] = &[
     &cmdline::rd_device_missing::RULE,
     &cmdline::root_bare_device::RULE,
     &cmdline::root_unresolved::RULE,
+    &esp::fs_damaged_or_full::RULE,
     &esp::loader_pair_broken::RULE,
     &esp::no_fallback_loader::RULE,
     &fs::btrfs_incomplete::RULE,
     &fs::wrong_type_or_missing::RULE,
     &fstab::fstype_wrong::RULE,
+    &fstab::mountpoint_or_bind_invalid::RULE,
+    &fstab::option_hazard::RULE,
     &fstab::unresolved_source::RULE,
     &fstab::unstable_device::RULE,
     &fw::no_boot_path::RULE,
@@ -87,11 +92,16 @@ pub static RULES: &[&Rule] = &[
     &initramfs::stale_wait_device::RULE,
     &kernel::bus_driver_unavailable::RULE,
     &kernel::image_invalid::RULE,
+    &kernel::modules_missing::RULE,
     &luks::crypttab_unresolved::RULE,
+    &luks::header_or_key::RULE,
     &lvm::filter_excludes::RULE,
+    &lvm::metadata_damaged::RULE,
     &lvm::pv_missing::RULE,
     &mbr::boot_code_unusable::RULE,
     &mbr::signature_missing::RULE,
+    &md::degraded_or_missing::RULE,
+    &rootfs::libs_missing::RULE,
     &systemd::default_target_broken::RULE,
 ];
 

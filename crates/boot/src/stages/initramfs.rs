@@ -447,7 +447,7 @@ impl Search<'_> {
             && !found.iter().any(|known| known.path == subvolume.trim_matches('/').as_bytes())
         {
             let summary = format!("the root file system has no subvolume {subvolume}");
-            return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
+            return give_up(place.cause("fs.btrfs-incomplete", symptom), summary);
         }
         // The system lies in a subvolume, and another one is mounted.
         let subvolume = self.guest.and_then(|guest| guest.mounts.first()?.subvolume.clone());

@@ -1,4 +1,5 @@
 //! Faults on the EFI system partition.
 
+pub mod fs_damaged_or_full;
 pub mod loader_pair_broken;
 pub mod no_fallback_loader;

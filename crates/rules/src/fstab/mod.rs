@@ -1,5 +1,7 @@
 //! Faults in `/etc/fstab`.
 
 pub mod fstype_wrong;
+pub mod mountpoint_or_bind_invalid;
+pub mod option_hazard;
 pub mod unresolved_source;
 pub mod unstable_device;

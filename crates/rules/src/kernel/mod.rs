@@ -2,3 +2,4 @@
 
 pub mod bus_driver_unavailable;
 pub mod image_invalid;
+pub mod modules_missing;

@@ -1,3 +1,4 @@
 //! Faults in encrypted devices.
 
 pub mod crypttab_unresolved;
+pub mod header_or_key;

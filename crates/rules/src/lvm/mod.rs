@@ -1,4 +1,5 @@
 //! Faults in LVM.
 
 pub mod filter_excludes;
+pub mod metadata_damaged;
 pub mod pv_missing;

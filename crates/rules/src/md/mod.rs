@@ -1,0 +1,3 @@
+//! Faults in arrays of md.
+
+pub mod degraded_or_missing;

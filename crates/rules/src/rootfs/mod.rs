@@ -1,0 +1,3 @@
+//! Faults in what every program needs.
+
+pub mod libs_missing;
