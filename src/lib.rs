@@ -16,8 +16,8 @@ use filesystem::Timestamp;
 use guest::Guest;
 use luks::Keyring;
 use repair::{Applicability, FileChange, Plan, PlanError};
-use rules::Finding;
-use storage::Storage;
+use rules::{Finding, Place, Spot};
+use storage::{Bus, Storage};
 
 use crate::machine::Machine;
 
@@ -43,10 +43,18 @@ pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examin
     let boots: Vec<BootTrace> = guests
         .iter()
         .flat_map(|guest| machines.iter().map(move |machine| (guest, machine)))
-        .map(|(guest, machine)| simulator.run(guest, &machine.hardware(guest, disks.len())))
+        .map(|(guest, machine)| simulator.run(Some(guest), &machine.hardware(Some(guest), disks.len())))
         .collect();
+    let boots = if guests.is_empty() { without_a_system(&simulator, machines, disks.len()) } else { boots };
     let findings = rules::judge(&storage, &guests, &boots);
     Examination { storage, guests, boots, findings }
+}
+
+/// Boots of disks on which no system was found, if a boot loader says where they end.
+fn without_a_system(simulator: &Simulator<'_>, machines: &[Machine], disks: usize) -> Vec<BootTrace> {
+    let boots: Vec<BootTrace> =
+        machines.iter().map(|machine| simulator.run(None, &machine.hardware(None, disks))).collect();
+    if boots.iter().any(|boot| boot.cause.is_some()) { boots } else { Vec::new() }
 }
 
 /// Which fixes are wanted.
@@ -91,24 +99,20 @@ pub enum MendError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A finding is still there after its fix, no milder than before.
-    #[error("{rule} is still found at {file}:{line} after its fix; nothing was kept")]
+    #[error("{rule} is still found at {place} after its fix; nothing was kept")]
     NotCured {
         /// The rule.
         rule: &'static str,
-        /// Path in the guest.
-        file: String,
-        /// From 1.
-        line: usize,
+        /// The file and the line, or the device.
+        place: String,
     },
     /// A fix made a fault that was not there.
-    #[error("the fix causes {rule} at {file}:{line}; nothing was kept")]
+    #[error("the fix causes {rule} at {place}; nothing was kept")]
     NewFinding {
         /// The rule.
         rule: &'static str,
-        /// Path in the guest.
-        file: String,
-        /// From 1.
-        line: usize,
+        /// The file and the line, or the device.
+        place: String,
     },
     /// A boot would end worse than before.
     #[error("on {hardware} the boot would end in {after} instead of {before}; nothing was kept")]
@@ -139,28 +143,47 @@ pub fn mend(
     let taken: Vec<&Finding> = before.findings.iter().filter(|finding| wanted.takes(finding)).collect();
     let plan = Plan::new(taken.iter().filter_map(|finding| finding.fix.as_ref()));
     let changes = plan.apply(&before.storage, now)?;
-    let after = examine(&devices, keys, machines);
+    let after = examine(&devices, keys, &same_bus(machines, &before.guests));
     verify(&before, &after, &taken)?;
     let cured = taken.iter().map(|finding| finding.rule.id).collect();
     Ok(Mended { before, after, changes, cured, overlays })
 }
 
-/// Every taken finding is gone or milder, none is new, no boot ends worse.
+/// The machines with the bus that the guests speak of before they are mended: one whose fstab no longer names `sda` stays on
+/// the bus that it was on.
+fn same_bus(machines: &[Machine], guests: &[Guest]) -> Vec<Machine> {
+    let mut buses = guests.iter().map(|guest| guest.bus.unwrap_or(Bus::VirtioBlk));
+    let bus = buses.next().filter(|first| buses.all(|other| other == *first));
+    machines.iter().map(|machine| Machine { bus: machine.bus.or(bus), ..machine.clone() }).collect()
+}
+
+/// `/etc/fstab:4`, or `disk0, sector 0`.
+pub(crate) fn place_in_words(place: &Place, storage: &Storage) -> String {
+    let device = &storage.node(place.node).path;
+    match &place.spot {
+        Spot::Device => device.clone(),
+        Spot::Sector(sector) => format!("{device}, sector {sector}"),
+        Spot::File(file) => file.clone(),
+        Spot::Line(line) => format!("{}:{}", line.file, line.number),
+    }
+}
+
+/// Every taken finding is gone or milder, no boot ends worse, and none is new but what ends a boot that ended before
+/// it came so far.
 fn verify(before: &Examination, after: &Examination, taken: &[&Finding]) -> Result<(), MendError> {
-    let is_same = |a: &Finding, b: &Finding| {
-        a.rule.id == b.rule.id
-            && a.place.file == b.place.file
-            && a.place.node == b.place.node
-            && a.place.line == b.place.line
-    };
+    let is_same = |a: &Finding, b: &Finding| a.rule.id == b.rule.id && a.place.is_at(&b.place);
+    let was_up = before.boots.iter().all(|boot| boot.cause.is_none());
     for finding in &after.findings {
-        let (rule, file, line) = (finding.rule.id, finding.place.file.clone(), finding.place.line);
+        let rule = finding.rule.id;
+        let place = || place_in_words(&finding.place, &after.storage);
         // A mount that got `nofail` is still missing its device, and no longer stops the boot: that is the cure.
         if taken.iter().any(|old| is_same(old, finding) && finding.severity >= old.severity) {
-            return Err(MendError::NotCured { rule, file, line });
+            return Err(MendError::NotCured { rule, place: place() });
         }
-        if !before.findings.iter().any(|old| is_same(old, finding)) {
-            return Err(MendError::NewFinding { rule, file, line });
+        let is_cause = |boot: &BootTrace| boot.cause.as_ref().is_some_and(|cause| cause.rule == rule);
+        let is_uncovered = !was_up && after.boots.iter().any(is_cause);
+        if !is_uncovered && !before.findings.iter().any(|old| is_same(old, finding)) {
+            return Err(MendError::NewFinding { rule, place: place() });
         }
     }
     // A machine that disappeared counts as the worst end.

@@ -70,9 +70,9 @@ impl Machine {
         Self { order: DiskOrder::ExtraFirst(1), ..Self::default() }
     }
 
-    /// The hardware that this is for `guest` with `disks` disks.
-    pub fn hardware(&self, guest: &Guest, disks: usize) -> Hardware {
-        let bus = self.bus.or(guest.bus).unwrap_or(Bus::VirtioBlk);
+    /// The hardware that this is with `disks` disks, for `guest` where one was found.
+    pub fn hardware(&self, guest: Option<&Guest>, disks: usize) -> Hardware {
+        let bus = self.bus.or(guest.and_then(|guest| guest.bus)).unwrap_or(Bus::VirtioBlk);
         let hardware = match &self.order {
             DiskOrder::ExtraFirst(count) => Hardware::new(bus, disks).with_extra_first(*count),
             DiskOrder::Permuted(order) => {

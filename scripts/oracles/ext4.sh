@@ -48,6 +48,17 @@ cases() {
 
 verdict() { printf '%-18s %-28s %s\n' "$1" "$2" "$3"; }
 
+# A recovery that is refused: refused CASE JUDGE WHAT-WAS-SAID. What docs/status.md names is explained.
+refused() {
+    case $3 in
+    *'fast commit'*'inline data'* | *'fast commit'*bigalloc* | *'fast commit'*casefold* | *'fast commit'*encrypt*)
+        verdict "$1" "$2" "explained: refused by name: $3" ;;
+    *)
+        verdict "$1" "$2" "REFUSED: $3"
+        failed=1 ;;
+    esac
+}
+
 # make NAME ARGS: an image that the kernel has filled, in $lab/NAME.img.
 make() {
     image=$lab/$1.img
@@ -94,8 +105,8 @@ host_case() {
     mke2fs -q -F $2 -d "$tree" "$lab/$1.img" 1G >/dev/null 2>"$lab/$1.mkfs" || { verdict "$1" mke2fs "skipped: $(head -1 "$lab/$1.mkfs")"; return 0; }
     "$list" "$lab/$1.img" | grep -v '^/lost+found' >"$lab/$1.ours" || true
     for side in "$lab/tree.list" "$lab/$1.ours"; do
-        # Path, kind and mode, owners, size and content of files, attributes.
-        awk -F'\t' -v OFS='\t' '{ $5 = "-"; $7 = "-"; sub(/\..*/, "", $8); if ($2 ~ /^d/) $6 = $8 = "-"; print }' "$side" |
+        # Path, kind and mode, owners, size and content of files, attributes. mke2fs 1.47.0 keeps 32 bits of a time.
+        awk -F'\t' -v OFS='\t' '{ $5 = "-"; $7 = "-"; sub(/\..*/, "", $8); $8 %= 4294967296; if ($8 >= 2147483648) $8 -= 4294967296; if ($2 ~ /^d/) $6 = $8 = "-"; print }' "$side" |
             grep -v '^\t' | LC_ALL=C sort >"$side.kept"
     done
     if diff "$lab/tree.list.kept" "$lab/$1.ours.kept" >"$lab/$1.diff"; then
@@ -175,7 +186,7 @@ replay_case() {
     umount "$lab/mnt"
     cp --sparse=always "$lab/$1.dirty" "$image"
     if ! said=$("$edit" replay "$image" 2>&1); then
-        verdict "$1" replay "REFUSED: $said"
+        refused "$1" replay "$said"
         rm -f "$image" "$lab/$1.dirty"
         return 0
     fi
@@ -225,7 +236,7 @@ fast_case() {
         umount "$lab/mnt"
         cp --sparse=always "$image" "$lab/$1.dirty"
         if ! said=$("$edit" replay "$image" 2>&1); then
-            verdict "$1" "replay, seed $seed" "REFUSED: $said"
+            refused "$1" "replay, seed $seed" "$said"
             continue
         fi
         check "$1" "$image" "$said, seed $seed"

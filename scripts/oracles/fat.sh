@@ -3,8 +3,9 @@
 # times and contents. Needs root for nothing here, the guest's packages (see there), mkfs.fat, and a built guestmend.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-cargo build -q --release || exit 2
-tool=${CARGO_TARGET_DIR:-target}/release/guestmend
+# GUESTMEND: a built one.
+[ -n "${GUESTMEND:-}" ] || cargo build -q --release || exit 2
+tool=${GUESTMEND:-${CARGO_TARGET_DIR:-target}/release/guestmend}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat >"$work/script" <<'S'

@@ -66,7 +66,7 @@ pub fn of(report: &Report, path: &Path, options: &Options<'_>, gate: &dyn Gate) 
         let root = opened.value.root();
         search.walk(&node.path, opened.value.as_ref(), root, &[], 0);
     }
-    search.found.is_cut_short = search.is_over();
+    search.found.is_cut_short |= search.is_over();
     search.found
 }
 
@@ -79,7 +79,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn walk(&mut self, volume: &str, fs: &dyn FileSystem, inode: Inode, path: &[u8], depth: usize) {
-        if depth > MAX_DEPTH || !self.seen.insert(inode) || self.is_over() {
+        if !self.seen.insert(inode) || self.is_over() {
+            return;
+        }
+        if depth > MAX_DEPTH {
+            self.found.is_cut_short = true;
             return;
         }
         self.watch.is_hit.store(false, Ordering::Relaxed);

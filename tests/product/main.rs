@@ -1,6 +1,7 @@
 //! The whole product: images in, screens and bytes out.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
+mod causes;
 mod container;
 mod hostile;
 mod look;

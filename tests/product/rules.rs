@@ -46,11 +46,16 @@ fn found(fstab: &str) -> Vec<String> {
                     let edits: Vec<_> = fix.edits.iter().map(|edit| edit.edit.clone()).collect();
                     let after = guest_files::apply(fstab.as_bytes(), &edits).unwrap();
                     let text = String::from_utf8(after).unwrap();
-                    let line = text.lines().nth(finding.place.line - 1).unwrap().to_owned();
+                    let line = text.lines().nth(finding.place.line().unwrap().number - 1).unwrap().to_owned();
                     format!("{}: {line}", fix.applicability.as_str())
                 },
             );
-            format!("{}:{} {} → {fix}", finding.rule.id, finding.place.line, finding.severity.as_str())
+            format!(
+                "{}:{} {} → {fix}",
+                finding.rule.id,
+                finding.place.line().unwrap().number,
+                finding.severity.as_str()
+            )
         })
         .collect()
 }

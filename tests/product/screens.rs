@@ -92,7 +92,7 @@ fn simulate_says_how_it_ends_and_what_that_rests_on() {
         let (code, out, _) = run(&["simulate", &path(name)]);
         assert_eq!(code, 0, "{out}");
         assert!(out.starts_with("boot as it stands: login, if firmware"), "{out}");
-        assert!(out.contains("unknown kernel and initramfs: not yet examined"), "{out}");
+        assert!(out.contains("unknown kernel and initramfs: not examined"), "{out}");
         assert!(out.contains("pass    root file system: centos/root is /dev/mapper/centos-root"), "{out}");
         let (code, out, _) = run(&["simulate", &path(name), "--disk-order", "+1"]);
         assert_eq!(code, 1, "{out}");

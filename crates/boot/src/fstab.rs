@@ -87,6 +87,14 @@ pub fn generate(fstab: &Fstab) -> (Vec<Unit>, Vec<(usize, Ignored)>) {
     (units, ignored)
 }
 
+/// Whether the kernel mounts `content`, the type that a device holds, when it is asked for `kind`.
+pub fn is_mountable_as(kind: &str, content: &str) -> bool {
+    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
+    matches!(kind, "" | "auto")
+        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
+        || matches!((kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"))
+}
+
 fn swap(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
     let what = udev_node(&entry.source.value).unwrap_or_else(|| entry.source.text().into_owned());
     if !what.starts_with('/') {
@@ -419,16 +427,51 @@ mod tests {
             return;
         }
         const SOURCES: [&str; 12] = [
-            "/dev/vda1", "UUID=0a0b-0C0D", "LABEL=a\\040b", "PARTUUID=12-01", "PARTLABEL=root", "/dev/mapper/vg-lv", "tmpfs",
-            "server:/export", "/dev//sdb1", "\"UUID=q\"", "overlay", "/srv/file.img",
+            "/dev/vda1",
+            "UUID=0a0b-0C0D",
+            "LABEL=a\\040b",
+            "PARTUUID=12-01",
+            "PARTLABEL=root",
+            "/dev/mapper/vg-lv",
+            "tmpfs",
+            "server:/export",
+            "/dev//sdb1",
+            "\"UUID=q\"",
+            "overlay",
+            "/srv/file.img",
         ];
         const TARGETS: [&str; 12] = [
-            "/", "/boot", "/boot/efi", "/data", "/data/", "/srv//x", "/usr", "/var/lib", "none", "/tmp", "relative", "/da\\040ta",
+            "/",
+            "/boot",
+            "/boot/efi",
+            "/data",
+            "/data/",
+            "/srv//x",
+            "/usr",
+            "/var/lib",
+            "none",
+            "/tmp",
+            "relative",
+            "/da\\040ta",
         ];
-        const KINDS: [&str; 9] = ["ext4", "xfs", "vfat", "auto", "nfs", "cifs", "tmpfs", "btrfs", "fuse.sshfs"];
+        const KINDS: [&str; 9] =
+            ["ext4", "xfs", "vfat", "auto", "nfs", "cifs", "tmpfs", "btrfs", "fuse.sshfs"];
         const OPTIONS: [&str; 16] = [
-            "defaults", "nofail", "noauto", "auto", "fail", "_netdev", "ro", "bind", "x-systemd.automount", "nofail,fail",
-            "x-systemd.device-timeout=5s", "x-systemd.wanted-by=a.target", "x-systemd.required-by=b.service", "subvol=@", "defaults,",
+            "defaults",
+            "nofail",
+            "noauto",
+            "auto",
+            "fail",
+            "_netdev",
+            "ro",
+            "bind",
+            "x-systemd.automount",
+            "nofail,fail",
+            "x-systemd.device-timeout=5s",
+            "x-systemd.wanted-by=a.target",
+            "x-systemd.required-by=b.service",
+            "subvol=@",
+            "defaults,",
             "x-initrd.mount",
         ];
         let mut state = 0x1234_5678_9abc_def1_u64;

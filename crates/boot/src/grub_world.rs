@@ -232,6 +232,11 @@ impl<'a> GrubWorld<'a> {
         self.devices.iter().find(|(_, id)| *id == node).map(|(name, _)| name.clone())
     }
 
+    /// Whether any drive has a GPT that GRUB takes.
+    pub(crate) fn has_gpt(&self) -> bool {
+        self.devices.iter().any(|(name, _)| name.contains(",gpt"))
+    }
+
     /// Whether the core image has a module.
     pub(crate) fn is_in_core(&self, module: &str) -> bool {
         self.core.contains(module)

@@ -26,12 +26,14 @@ impl<'a> Simulator<'a> {
     ///
     /// Where a stage before the root file system cannot be told, the boot is followed from there on, and the outcome is what
     /// comes if those stages do their part.
-    pub fn run(&self, guest: &Guest, hardware: &Hardware) -> BootTrace {
+    ///
+    /// Without a system, as when the disk that holds it cannot be read, the boot is followed to where it ends.
+    pub fn run(&self, guest: Option<&Guest>, hardware: &Hardware) -> BootTrace {
         let firmware = hardware.firmware.unwrap_or_else(|| firmware::made_for(self.storage, hardware));
         let mut trace = BootTrace {
             hardware: hardware.clone(),
             firmware,
-            guest: guest.root,
+            guest: guest.map(|guest| guest.root),
             stages: Vec::new(),
             outcome: Outcome::Login,
             cause: None,
@@ -43,12 +45,26 @@ impl<'a> Simulator<'a> {
             Reached::Nothing => return trace,
             Reached::Unknown => None,
         };
-        let Some(kernel) = kernel else {
-            self.from_root(guest, hardware, firmware, &mut trace);
-            return trace;
+        let (kernel, guest) = match (kernel, guest) {
+            (Some(kernel), guest) => (kernel, guest),
+            (None, Some(guest)) => {
+                self.from_root(guest, hardware, firmware, &mut trace);
+                return trace;
+            }
+            (None, None) => {
+                trace.outcome = Outcome::Unknown;
+                return trace;
+            }
         };
         let root = initramfs::run(self.storage, guest, hardware, firmware, &kernel);
-        if let Some(root) = take(&mut trace, root) {
+        let root = take(&mut trace, root);
+        let Some(guest) = guest else {
+            if trace.cause.is_none() {
+                trace.outcome = Outcome::Unknown;
+            }
+            return trace;
+        };
+        if let Some(root) = root {
             let init = init::run(guest, &kernel, root.kind);
             if take(&mut trace, init).is_none() && trace.cause.is_some() {
                 return trace;
@@ -58,7 +74,7 @@ impl<'a> Simulator<'a> {
         }
         let drivers = Drivers::on_root(&kernel, guest);
         let devices = self.devices(guest, hardware, firmware, &drivers);
-        local_fs::run(self.storage, guest, &devices, &mut trace);
+        local_fs::run(self.storage, guest, &devices, &drivers, &mut trace);
         trace
     }
 
@@ -79,7 +95,7 @@ impl<'a> Simulator<'a> {
     /// Firmware, loader, configuration, kernel.
     fn to_kernel(
         &self,
-        guest: &Guest,
+        guest: Option<&Guest>,
         hardware: &Hardware,
         firmware: Firmware,
         trace: &mut BootTrace,
@@ -120,8 +136,9 @@ impl<'a> Simulator<'a> {
             return;
         };
         trace.stages.push(stage(StageName::Root, Verdict::Pass, format!("{path} is {name}")));
-        let devices = self.devices(guest, hardware, firmware, &Drivers::all());
-        local_fs::run(self.storage, guest, &devices, trace);
+        let drivers = Drivers::all();
+        let devices = self.devices(guest, hardware, firmware, &drivers);
+        local_fs::run(self.storage, guest, &devices, &drivers, trace);
     }
 }
 

@@ -174,8 +174,8 @@ pub struct BootTrace {
     pub hardware: Hardware,
     /// What starts it: as the hardware says, or as the disks are made for.
     pub firmware: Firmware,
-    /// The root file system of the system that was followed.
-    pub guest: NodeId,
+    /// The root file system of the system that was followed; `None` when none was found.
+    pub guest: Option<NodeId>,
     /// In order, to the one that fails.
     pub stages: Vec<Stage>,
     /// How it ends, if every unknown stage does its part.

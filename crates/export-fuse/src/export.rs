@@ -349,3 +349,52 @@ fn answer_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
         Ok(value) => reply.data(&value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::read_dir;
+
+    use filesystem::MemoryFs;
+
+    use super::*;
+
+    /// Every path below `folder` that the kernel shows, and those that it refuses.
+    fn walk(folder: &Path, found: &mut Vec<String>, refused: &mut Vec<String>) {
+        assert!(found.len() < 100, "no end: {found:?}");
+        let mut paths: Vec<_> = read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            let text = path.to_str().unwrap().to_owned();
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) => {
+                    found.push(text);
+                    if metadata.is_dir() {
+                        walk(&path, found, refused);
+                    }
+                }
+                Err(_) => refused.push(text),
+            }
+        }
+    }
+
+    /// The kernel knows directories by their numbers, so that one within itself has no second name in the mount.
+    #[test]
+    fn a_directory_within_itself_ends() {
+        let fs = MemoryFs::new().file("/a/b/file", "x").link("/a/b/up", "/a").link("/a/top", "/");
+        let folder = tempfile::tempdir().unwrap();
+        let mut mounted = match mount(Tree { fs: Some(Arc::new(fs)), volumes: Vec::new() }, folder.path()) {
+            Ok(mounted) => mounted,
+            Err(error) => return println!("skipped: no FUSE here: {error}"),
+        };
+        let mut unmounter = mounted.unmounter();
+        let server = std::thread::spawn(move || mounted.serve());
+        let (mut found, mut refused) = (Vec::new(), Vec::new());
+        let root = folder.path().join("fs");
+        walk(&root, &mut found, &mut refused);
+        unmounter.unmount().unwrap();
+        server.join().unwrap().unwrap();
+        let under = |path: &str| format!("{}/{path}", root.display());
+        assert_eq!(found, [under("a"), under("a/b"), under("a/b/file")]);
+        assert_eq!(refused, [under("a/b/up"), under("a/top")]);
+    }
+}

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "whatever fails, fails the test")]
 
 #[cfg(test)]
+mod seals;
+#[cfg(test)]
 mod support;
 
 use std::collections::HashSet;
@@ -13,19 +15,20 @@ use std::time::{Duration, Instant};
 use blockdev::{BlockDevice, BlockDeviceMut, Device, MemoryDevice, Overlay};
 use filesystem::{FileKind, FileSystem, Inode, Timestamp, path};
 use filesystem_ext4::FORMAT;
+use seals::Seals;
 use support::{Lab, ask_debugfs, debugfs, have, pattern};
 
-/// Layouts, most of them without checksums: those would stop nearly every mutation at once.
+/// Layouts with and without checksums, which stop nearly every mutation at once unless they are made right again.
 const CASES: &[(&str, &str, usize)] = &[
-    ("ext2", "-t ext2 -b 1024 -N 32", 5000),
-    ("extents", "-t ext4 -b 1024 -N 32 -O ^metadata_csum,^has_journal,^resize_inode", 6000),
+    ("ext2", "-t ext2 -b 1024 -N 32", 3000),
+    ("extents", "-t ext4 -b 1024 -N 32 -O ^metadata_csum,^has_journal,^resize_inode", 3000),
     (
         "inline",
         "-t ext4 -b 1024 -N 32 -O inline_data,ea_inode,^metadata_csum,^has_journal,^resize_inode",
-        4000,
+        3000,
     ),
-    ("checksums", "-t ext4 -b 1024 -N 32 -O ^has_journal,^resize_inode", 2000),
-    ("journal", "-t ext4 -b 1024 -N 32 -J size=1 -O ^metadata_csum,^resize_inode", 5000),
+    ("checksums", "-t ext4 -b 1024 -N 32 -O metadata_csum,^has_journal,^resize_inode", 20_000),
+    ("journal", "-t ext4 -b 1024 -N 32 -J size=1 -O ^metadata_csum,^resize_inode", 3000),
 ];
 
 /// `MUTATIONS=50` makes that many times as many, with other damage each time.
@@ -64,9 +67,14 @@ fn image(lab: &Lab, name: &str, args: &str) -> Vec<u8> {
     std::os::unix::fs::symlink("b".repeat(90), tree.join("slow")).unwrap();
     let args = args.replace("-N 32", "-N 80");
     let image = lab.image(name, &args, if name == "journal" { 4 } else { 2 }, Some(&tree)).unwrap();
+    // The last one has no place within its inode.
+    let long = "v".repeat(200);
     debugfs(
         &image,
-        "ea_set small user.name value\nea_set medium security.selinux system_u:object_r:etc_t:s0\n",
+        &format!(
+            "ea_set small user.name value\nea_set medium security.selinux system_u:object_r:etc_t:s0\n\
+             ea_set dir user.long {long}\n"
+        ),
     );
     // Leaves a tree of some depth.
     let punched: String =
@@ -111,6 +119,8 @@ fn mutate(name: &str, base: &[u8], count: usize, round: u64) {
         used.into_iter().filter(|at| !is_content(&base[*at..*at + 16]) || at % 256 == 0).collect();
     let device: Device = Arc::new(MemoryDevice::new(base));
     let contents = contents();
+    let seals = (name == "checksums").then(|| Seals::of(base));
+    let mut opened = 0;
     let mut random = Random(round.wrapping_mul(0x1234_5678_9abc_def1));
     for number in 0..count {
         let overlay = Arc::new(Overlay::new(device.clone()));
@@ -121,10 +131,18 @@ fn mutate(name: &str, base: &[u8], count: usize, round: u64) {
             overlay.write_all_at(&bytes, at as u64).unwrap();
             what.push((at, bytes));
         }
+        // Half of them reach what stands behind the checksums.
+        if let Some(seals) = seals.as_ref().filter(|_| number % 2 == 0) {
+            what.iter().for_each(|(at, bytes)| seals.seal(&overlay, *at, bytes.len()));
+            opened +=
+                usize::from((FORMAT.open)(overlay.clone()).is_ok_and(|found| found.problems.is_empty()));
+        }
         let start = Instant::now();
         visit(&overlay, number, &contents, &what);
         assert!(start.elapsed() < PATIENCE, "{name}: {what:x?} took {:?}", start.elapsed());
     }
+    // Most of what was changed is not what opening looks at, and would stop it for the checksum alone.
+    assert!(seals.is_none() || opened > count / 8, "{opened} of {count} open without a problem");
 }
 
 /// Random content has no zeros and no runs.

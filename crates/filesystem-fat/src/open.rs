@@ -65,6 +65,7 @@ pub(crate) fn open(device: Device) -> Result<Opened> {
         problems.push(Corrupt::new("FAT boot sector", 0, "BPB_TotSec32", expected, found).into());
     }
     problems.extend(table::compare(device.as_ref(), &boot, COMPARED));
+    problems.extend(table.check_first().err());
     problems.extend(backup(device.as_ref(), &boot));
     let (was_unmounted, is_without_errors) = match table.state() {
         Ok(state) => state,

@@ -113,6 +113,20 @@ impl Table {
         })
     }
 
+    /// The first entry repeats the media byte, and has ones above it; no reader needs it.
+    pub(crate) fn check_first(&self) -> Result<()> {
+        let value = self.entry(0)?;
+        let ones = match self.width {
+            Width::Fat12 => 0xfff,
+            Width::Fat16 => 0xffff,
+            Width::Fat32 => 0x0fff_ffff,
+        };
+        if value | 0xff == ones && matches!(value & 0xff, 0xf0 | 0xf8..) {
+            return Ok(());
+        }
+        Err(self.corrupt(0, "the media byte, with ones above it", format!("{value:#x}")))
+    }
+
     fn is_cluster(&self, cluster: u32) -> bool {
         cluster.checked_sub(2).is_some_and(|index| index < self.clusters)
     }

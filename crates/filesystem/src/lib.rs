@@ -4,11 +4,13 @@
 //! journals: opened on the bare device it sees what a boot loader sees; opened on the device that the
 //! format's `replay` returns it sees what the kernel will see.
 
+mod descent;
 mod format;
 mod memory;
 mod metadata;
 pub mod path;
 
+pub use descent::{Descent, MAX_DEPTH, NotEntered};
 pub use format::{Format, Identity, Opened, Replayed, Set, SetMember, Subvolume};
 pub use memory::MemoryFs;
 pub use metadata::{DirEntry, FileKind, FsInfo, Inode, Metadata, Timestamp};

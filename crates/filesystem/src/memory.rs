@@ -70,6 +70,24 @@ impl MemoryFs {
         self.add(path, &Content::Symlink(target.into()))
     }
 
+    /// Adds another name of what is at `existing`; of a directory too, as damage makes them, so that it may be within
+    /// itself.
+    #[must_use]
+    pub fn link(self, path: &str, existing: &str) -> Self {
+        let inode = crate::path::resolve_no_follow(&self, existing.as_bytes());
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = crate::path::resolve(&self, parent.as_bytes());
+        let (Ok(inode), Ok(parent)) = (inode, parent) else { panic!("{path}, {existing}: no such file") };
+        {
+            let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+            let Content::Directory(entries) = &mut nodes[parent.0 as usize - 1].content else {
+                panic!("{path}: a component is not a directory");
+            };
+            entries.insert(name.as_bytes().to_vec(), inode);
+        }
+        self
+    }
+
     fn add(self, path: &str, content: &Content) -> Self {
         {
             let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);

@@ -91,6 +91,11 @@ impl Fstab {
         Edit::replace(&self.bytes, entry.source.span.clone(), escape(source.as_bytes()))
     }
 
+    /// Replaces the type of an entry.
+    pub fn set_kind(&self, entry: &Entry, kind: &str) -> Edit {
+        Edit::replace(&self.bytes, entry.kind.span.clone(), escape(kind.as_bytes()))
+    }
+
     /// Appends an option to an entry. `None` for a line with fewer than three fields, where the option would
     /// become another field.
     pub fn add_option(&self, entry: &Entry, option: &str) -> Option<Edit> {

@@ -46,17 +46,67 @@ pub struct Finding {
     pub fix: Option<Fix>,
 }
 
-/// A span of one line of a guest's file.
+/// Where a fault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The node whose file system holds the file.
+    /// The device: of a file, the one whose file system holds it.
     pub node: NodeId,
+    /// Where on it.
+    pub spot: Spot,
+}
+
+/// A place on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spot {
+    /// The device as a whole.
+    Device,
+    /// A sector of 512 bytes, from 0.
+    Sector(u64),
+    /// A file as a whole, there or not: its path as the guest sees it.
+    File(String),
+    /// A span of one line of a file.
+    Line(Line),
+}
+
+/// A span of one line of a guest's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
     /// Path as the guest sees it.
     pub file: String,
     /// From 1.
-    pub line: usize,
+    pub number: usize,
     /// Bytes within the line, from 0.
     pub columns: Range<usize>,
     /// The line without its newline; bytes that are not UTF-8 are replaced.
     pub text: String,
+}
+
+impl Place {
+    /// The file, if it is in one.
+    pub fn file(&self) -> Option<&str> {
+        match &self.spot {
+            Spot::File(file) => Some(file),
+            Spot::Line(line) => Some(&line.file),
+            Spot::Device | Spot::Sector(_) => None,
+        }
+    }
+
+    /// The line, if it is one.
+    pub fn line(&self) -> Option<&Line> {
+        match &self.spot {
+            Spot::Line(line) => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Whether `other` is the same line, file, sector or device, whatever is written there.
+    pub fn is_at(&self, other: &Self) -> bool {
+        let number = |place: &Self| place.line().map(|line| line.number);
+        self.node == other.node
+            && match (&self.spot, &other.spot) {
+                (Spot::Sector(a), Spot::Sector(b)) => a == b,
+                (Spot::Device, Spot::Device) => true,
+                _ => self.file().is_some() && self.file() == other.file() && number(self) == number(other),
+            }
+    }
 }

@@ -4,11 +4,27 @@
 //! what was found and reports; it never writes. What it proposes is data: [`repair::Fix`].
 
 mod case;
+pub mod cmdline;
+pub mod esp;
 mod finding;
+pub mod fs;
 pub mod fstab;
+pub mod fw;
+pub mod gpt;
+pub mod grub;
+pub mod init;
+pub mod initramfs;
+pub mod kernel;
+mod kernel_arguments;
+pub mod luks;
+pub mod lvm;
+pub mod mbr;
+mod stopped;
+pub mod systemd;
 
-pub use case::Case;
-pub use finding::{Finding, Place, Severity};
+pub use case::{Case, GuestFile};
+pub use finding::{Finding, Line, Place, Severity, Spot};
+pub use stopped::Cure;
 
 use boot::BootTrace;
 use guest::Guest;
@@ -23,12 +39,61 @@ pub struct Rule {
     pub summary: &'static str,
     /// The manual page, in Markdown, with the headings "What happens", "Why", "Fix", "References".
     pub manual: &'static str,
-    /// Looks for the fault in one system.
-    pub check: fn(&Case<'_>, &mut Vec<Finding>),
+    /// How it is found.
+    pub check: Check,
+}
+
+/// How a fault is found.
+#[derive(Debug)]
+pub enum Check {
+    /// By looking at one system.
+    System(fn(&Case<'_>, &mut Vec<Finding>)),
+    /// By following its boots: it is there where a boot ends because of it. With it, what finds the cure.
+    Boot(Option<Cure>),
 }
 
 /// Every rule, sorted by id.
-pub static RULES: &[&Rule] = &[&fstab::unresolved_source::RULE, &fstab::unstable_device::RULE];
+pub static RULES: &[&Rule] = &[
+    &cmdline::debug_leftover::RULE,
+    &cmdline::rd_device_missing::RULE,
+    &cmdline::root_bare_device::RULE,
+    &cmdline::root_unresolved::RULE,
+    &esp::loader_pair_broken::RULE,
+    &esp::no_fallback_loader::RULE,
+    &fs::btrfs_incomplete::RULE,
+    &fs::wrong_type_or_missing::RULE,
+    &fstab::fstype_wrong::RULE,
+    &fstab::unresolved_source::RULE,
+    &fstab::unstable_device::RULE,
+    &fw::no_boot_path::RULE,
+    &gpt::primary_invalid::RULE,
+    &grub::boot_to_core::RULE,
+    &grub::cfg_missing::RULE,
+    &grub::cfg_search_stale::RULE,
+    &grub::cfg_syntax::RULE,
+    &grub::core_damaged::RULE,
+    &grub::core_lacks_module::RULE,
+    &grub::core_prefix_unresolvable::RULE,
+    &grub::default_unresolved::RULE,
+    &grub::entry_file_missing::RULE,
+    &grub::fs_unreadable::RULE,
+    &grub::modules_missing::RULE,
+    &grub::no_initrd::RULE,
+    &init::missing::RULE,
+    &initramfs::compression_unsupported::RULE,
+    &initramfs::corrupt::RULE,
+    &initramfs::missing_driver::RULE,
+    &initramfs::root_stack_missing::RULE,
+    &initramfs::stale_wait_device::RULE,
+    &kernel::bus_driver_unavailable::RULE,
+    &kernel::image_invalid::RULE,
+    &luks::crypttab_unresolved::RULE,
+    &lvm::filter_excludes::RULE,
+    &lvm::pv_missing::RULE,
+    &mbr::boot_code_unusable::RULE,
+    &mbr::signature_missing::RULE,
+    &systemd::default_target_broken::RULE,
+];
 
 /// The rule with this id.
 pub fn find(id: &str) -> Option<&'static Rule> {
@@ -40,8 +105,15 @@ pub fn judge(storage: &Storage, guests: &[Guest], boots: &[BootTrace]) -> Vec<Fi
     let mut findings = Vec::new();
     for guest in guests {
         let case = Case::new(storage, guest, boots);
+        let known = findings.len();
         for rule in RULES {
-            (rule.check)(&case, &mut findings);
+            match rule.check {
+                Check::System(check) => check(&case, &mut findings),
+                Check::Boot(cure) => stopped::report(rule, cure, &case, &mut findings),
+            }
+        }
+        for rule in RULES.iter().filter(|rule| matches!(rule.check, Check::System(_))) {
+            stopped::report_unseen(rule, &case, &mut findings, known);
         }
     }
     findings
@@ -68,9 +140,13 @@ mod tests {
 
     #[test]
     fn every_rule_file_is_in_the_list() {
-        let folder = format!("{}/src/fstab", env!("CARGO_MANIFEST_DIR"));
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let count = files.filter(|name| name != "mod.rs").count();
-        assert_eq!(count, RULES.iter().filter(|rule| rule.id.starts_with("fstab.")).count());
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let names = |folder: &std::path::Path| -> Vec<std::path::PathBuf> {
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let files: Vec<_> =
+            names(&source).iter().filter(|path| path.is_dir()).flat_map(|path| names(path)).collect();
+        let count = files.iter().filter(|path| !path.ends_with("mod.rs")).count();
+        assert_eq!(count, RULES.len());
     }
 }

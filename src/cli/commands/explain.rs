@@ -12,7 +12,7 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<Status> {
     match &args.rule {
         None => {
             for rule in rules::RULES {
-                writeln!(out, "{:<26} {}", rule.id, rule.summary)?;
+                writeln!(out, "{:<34} {}", rule.id, rule.summary)?;
             }
         }
         Some(id) => match rules::find(id) {

@@ -75,7 +75,9 @@ fn machines(args: &Simulate) -> Vec<Machine> {
     let mut machines = Vec::new();
     for firmware in each(&args.firmware) {
         for bus in each(&args.bus) {
-            machines.extend(orders.iter().map(|order| Machine { bus, order: order.clone(), firmware }));
+            let machine =
+                |order: &DiskOrder| Machine { bus, order: order.clone(), firmware, absent: Vec::new() };
+            machines.extend(orders.iter().map(machine));
         }
     }
     machines
@@ -95,8 +97,7 @@ fn matrix(args: &Simulate, disks: usize) -> Vec<Machine> {
             if disks > 1 {
                 let reversed = DiskOrder::Permuted((0..disks).rev().collect());
                 machines.push(Machine { order: reversed, ..machine.clone() });
-                machines
-                    .extend((0..disks).map(|disk| Machine { absent: vec![disk], ..machine.clone() }));
+                machines.extend((0..disks).map(|disk| Machine { absent: vec![disk], ..machine.clone() }));
             }
         }
     }

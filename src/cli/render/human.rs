@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use boot::BootTrace;
-use repair::Applicability;
-use rules::{Finding, Severity};
+use repair::{Applicability, Fix, Plan};
+use rules::{Finding, Line, Severity, Spot};
+use similar::{ChangeTag, TextDiff};
 use storage::Storage;
 
 use super::{Style, count, plain};
@@ -26,31 +27,40 @@ pub(crate) fn finding(
         Severity::Info => style.blue(&head),
     };
     writeln!(out, "{head}: {}", style.bold(finding.rule.summary))?;
-    let (first, last) = (place.columns.start + 1, place.columns.end.max(place.columns.start + 1));
-    writeln!(
-        out,
-        " {} {} : {} : {}:{}:{first}-{last}",
-        style.blue("-->"),
-        plain(image),
-        plain(&storage.node(place.node).path),
-        plain(&place.file),
-        place.line
-    )?;
-    let number = place.line.to_string();
-    let margin = " ".repeat(number.len());
+    let device = plain(&storage.node(place.node).path);
+    let (at, quoted) = match &place.spot {
+        Spot::Device => (device, None),
+        Spot::Sector(sector) => (format!("{device}, sector {sector}"), None),
+        Spot::File(file) => (format!("{device} : {}", plain(file)), None),
+        Spot::Line(line) => {
+            let (first, last) = columns(line);
+            (format!("{device} : {}:{}:{first}-{last}", plain(&line.file), line.number), Some(line))
+        }
+    };
+    writeln!(out, " {} {} : {at}", style.blue("-->"), plain(image))?;
+    let margin = " ".repeat(quoted.map_or(1, |line| line.number.to_string().len()));
     let bar = style.blue("|");
-    writeln!(out, "{} {bar} {}", style.blue(&number), plain(&place.text))?;
-    let (indent, length) = under(&place.text, &place.columns);
-    writeln!(out, "{margin} {bar} {indent}{} {}", style.red(&"^".repeat(length)), plain(&finding.label))?;
+    match quoted {
+        Some(line) => {
+            writeln!(out, "{} {bar} {}", style.blue(&line.number.to_string()), plain(&line.text))?;
+            let (indent, length) = under(&line.text, &line.columns);
+            let carets = style.red(&"^".repeat(length));
+            writeln!(out, "{margin} {bar} {indent}{carets} {}", plain(&finding.label))?;
+        }
+        None => writeln!(out, "{margin} {bar} {}", plain(&finding.label))?,
+    }
     for note in &finding.notes {
         writeln!(out, "{margin} {} {}", style.blue("="), plain(note))?;
     }
     if let Some(fix) = &finding.fix {
         writeln!(out, "{} ({}): {}", style.green("fix"), fix.applicability.as_str(), fix.title)?;
-        for edit in &fix.edits {
-            let (old, new) = edited_line(&place.text, place.columns.start, &edit.edit);
-            writeln!(out, "  {}", style.red(&format!("- {}", plain(&old))))?;
-            writeln!(out, "  {}", style.green(&format!("+ {}", plain(&new))))?;
+        for line in edited_lines(fix, place.file(), storage) {
+            let text = plain(&line.text);
+            match line.sign {
+                Some('-') => writeln!(out, "  {}", style.red(&format!("- {text}")))?,
+                Some(sign) => writeln!(out, "  {}", style.green(&format!("{sign} {text}")))?,
+                None => writeln!(out, "  {}", style.blue(&text))?,
+            }
         }
     }
     writeln!(out)
@@ -64,17 +74,45 @@ fn under(text: &str, columns: &std::ops::Range<usize>) -> (String, usize) {
     (indent, plain(span).chars().count().max(1))
 }
 
-/// The line before and after an edit whose span may start before or behind the quoted field.
-fn edited_line(line: &str, field_start: usize, edit: &guest_files::Edit) -> (String, String) {
-    let old = String::from_utf8_lossy(&edit.old);
-    let new = String::from_utf8_lossy(&edit.new);
-    let at =
-        line.get(field_start..).and_then(|rest| rest.find(old.as_ref())).map(|found| found + field_start);
-    let after = match at {
-        Some(at) if !old.is_empty() => format!("{}{new}{}", &line[..at], &line[at + old.len()..]),
-        _ => format!("{line}{new}"),
+/// The first and the last column of a span, from 1.
+pub(crate) fn columns(line: &Line) -> (usize, usize) {
+    (line.columns.start + 1, line.columns.end.max(line.columns.start + 1))
+}
+
+/// A line of a change: taken out, put in, or the name of the file that follows.
+struct Changed {
+    sign: Option<char>,
+    text: String,
+}
+
+/// The lines that a fix changes; files other than `file` are named.
+fn edited_lines(fix: &Fix, file: Option<&str>, storage: &Storage) -> Vec<Changed> {
+    let mut lines = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let Ok(changes) = Plan::new([fix]).preview(storage) else {
+        for edit in &fix.edits {
+            lines.push(Changed { sign: None, text: edit.path.clone() });
+            lines.push(Changed { sign: Some('-'), text: text(&edit.edit.old) });
+            lines.push(Changed { sign: Some('+'), text: text(&edit.edit.new) });
+        }
+        return lines;
     };
-    (line.to_owned(), after)
+    for change in changes {
+        if file != Some(change.path.as_str()) {
+            lines.push(Changed { sign: None, text: change.path.clone() });
+        }
+        let (old, new) = (text(&change.old), text(&change.new));
+        for line in TextDiff::from_lines(old.as_str(), new.as_str()).iter_all_changes() {
+            let sign = match line.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => continue,
+            };
+            let text = line.value().trim_end_matches(['\n', '\r']).to_owned();
+            lines.push(Changed { sign: Some(sign), text });
+        }
+    }
+    lines
 }
 
 /// `as it stands: login, if …` for each machine.

@@ -17,6 +17,8 @@ use crate::trace::{Outcome, StageName};
 const MAX_PROGRAM: u64 = 256 << 20;
 /// Sectors of a core image.
 const MAX_CORE_SECTORS: u64 = 8192;
+/// The type of an EFI system partition in a GPT.
+const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 /// What UEFI starts when it remembers nothing.
 const REMOVABLE: &str = "/EFI/BOOT/BOOTX64.EFI";
 
@@ -48,8 +50,8 @@ pub(crate) fn has_loader_files(storage: &Storage) -> bool {
         "/boot/grub/grub.cfg",
         "/boot/grub/i386-pc",
         "/grub/i386-pc",
-        "/boot/grub2",
-        "/grub2",
+        "/boot/grub2/i386-pc",
+        "/grub2/i386-pc",
         "/EFI",
         "/boot/extlinux",
         "/extlinux",
@@ -107,6 +109,11 @@ fn bios(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
         BootCode::Grub { core_sector, drive } => {
             let first = Step::goes(name, format!("the boot sector of {path} is GRUB's"), ());
             core(storage, hardware, disk, core_sector, drive).after(first.stages)
+        }
+        BootCode::Empty if fat(storage).any(|id| program(storage, id, REMOVABLE).is_some()) => {
+            let cause = cause("fw.no-boot-path", "Booting from Hard Disk...");
+            let summary = format!("{path} is made for UEFI: its boot sector holds no code");
+            Step::stops(name, Outcome::Hang, cause, summary)
         }
         BootCode::Empty if has_loader_files(storage) => {
             let cause = cause("mbr.boot-code-unusable", "Booting from Hard Disk...");
@@ -166,7 +173,13 @@ fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8)
         );
     };
     let Some(blocks) = block_list(&first) else {
-        return hang("grub.boot-to-core", format!("sector {at} of {path} is not the start of a core image"));
+        // Where a core image belongs it is the image that is gone; anywhere else the boot sector points astray.
+        let is_its_place = at == 1
+            || storage.children(*id).any(|(_, node)| {
+                matches!(&node.kind, NodeKind::Partition(found) if found.start == at.saturating_mul(512))
+            });
+        let rule = if is_its_place { "grub.core-damaged" } else { "grub.boot-to-core" };
+        return hang(rule, format!("sector {at} of {path} is not the start of a core image"));
     };
     let mut bytes = Vec::new();
     for blocks in &blocks {
@@ -192,6 +205,44 @@ fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8)
     }
 }
 
+/// A protective MBR without the GPT that it protects.
+fn has_lost_table(storage: &Storage) -> bool {
+    storage.iter().any(|(_, node)| match &node.content {
+        Content::Partitions(table) => {
+            table.gpt.is_none() && table.partitions.iter().any(|partition| partition.type_id.ends_with("ee"))
+        }
+        _ => matches!(node.kind, NodeKind::Disk(_)) && is_protective(node),
+    })
+}
+
+fn is_protective(node: &storage::Node) -> bool {
+    let mut sector = [0; 512];
+    let is_read = node.device.as_ref().is_some_and(|device| device.read_exact_at(&mut sector, 0).is_ok());
+    is_read && sector[510..] == [0x55, 0xaa] && sector[446 + 4] == 0xee
+}
+
+/// Whether a PE program is whole: its sections lie in the file.
+fn judge_program(bytes: &[u8]) -> Result<(), &'static str> {
+    const NONE: &str = "is not an EFI program";
+    let half = |at: usize| Some(usize::from(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+    let word = |at: usize| usize::try_from(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)).ok();
+    let header = || -> Option<(usize, usize)> {
+        let at = word(0x3c)?;
+        let is_pe = bytes.starts_with(b"MZ") && bytes.get(at..at.checked_add(4)?)? == b"PE\0\0";
+        is_pe.then_some(())?;
+        Some((at + 24 + half(at + 20)?, half(at + 6)?))
+    };
+    let (table, count) = header().ok_or(NONE)?;
+    for index in 0..count.min(96) {
+        let at = table + index * 40;
+        let (Some(size), Some(offset)) = (word(at + 16), word(at + 20)) else { return Err("is cut off") };
+        if offset.checked_add(size).is_none_or(|end| end > bytes.len()) {
+            return Err("is cut off");
+        }
+    }
+    Ok(())
+}
+
 /// File systems that UEFI reads.
 fn fat(storage: &Storage) -> impl Iterator<Item = NodeId> + '_ {
     storage.iter().filter(|(_, node)| node.content_type() == Some("vfat")).map(|(id, _)| id)
@@ -214,14 +265,26 @@ fn uefi(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
     let found =
         candidates.iter().find_map(|(disk, id)| Some((*disk, *id, program(storage, *id, REMOVABLE)?)));
     let Some((disk, id, fs)) = found else {
-        if candidates.is_empty() && !has_loader_files(storage) {
+        let has_boot_code = disks(storage, hardware)
+            .any(|(_, id)| matches!(boot_code(storage, id), Some(code) if code != BootCode::Empty));
+        if candidates.is_empty() && !has_boot_code && !has_loader_files(storage) && !has_lost_table(storage) {
             return Step::unknown(
                 name,
                 "the disks hold no boot loader: the machine may be started from outside",
             );
         }
-        let has_vendor = candidates.iter().any(|(_, id)| program(storage, *id, "/EFI").is_some());
-        let rule = if has_vendor { "esp.no-fallback-loader" } else { "fw.no-boot-path" };
+        let has_system_partition = storage.iter().any(|(_, node)| {
+            matches!(&node.kind, NodeKind::Partition(found) if found.type_id.eq_ignore_ascii_case(ESP_TYPE))
+        });
+        let rule = if !candidates.is_empty() {
+            "esp.no-fallback-loader"
+        } else if has_system_partition {
+            "esp.fs-damaged-or-full"
+        } else if has_lost_table(storage) {
+            "gpt.primary-invalid"
+        } else {
+            "fw.no-boot-path"
+        };
         let symptom = "BdsDxe: failed to load Boot0001: Not Found";
         let summary = format!("no FAT file system holds {REMOVABLE}");
         return Step::stops(name, Outcome::NoBootableDevice, cause(rule, symptom), summary);
@@ -251,8 +314,8 @@ fn efi_program(
         Ok(bytes) => bytes,
         Err(reason) => return not_found(format!("{path}: {reason}")),
     };
-    if !bytes.starts_with(b"MZ") {
-        return not_found(format!("{path} is not an EFI program"));
+    if let Err(reason) = judge_program(&bytes) {
+        return not_found(format!("{path} {reason}"));
     }
     let directory = path.rsplit_once('/').map_or("/", |(directory, _)| directory);
     if let Ok(core) = Core::from_efi(&bytes) {

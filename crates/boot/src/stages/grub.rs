@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use filesystem::FileSystem;
 use guest::Guest;
+use guest_files::os_release::OsRelease;
 use storage::{Firmware, Hardware, NodeId, Storage};
 
 use super::firmware::Loader;
@@ -23,6 +24,8 @@ pub(crate) struct Loaded {
     pub(crate) arguments: Vec<(String, GuestPlace)>,
     /// The command that loads the kernel.
     pub(crate) place: GuestPlace,
+    /// The entry that was started.
+    pub(crate) entry: GuestPlace,
     /// The errors that were printed on the way.
     pub(crate) messages: Vec<(String, GuestPlace)>,
 }
@@ -52,8 +55,9 @@ impl GuestPlace {
 }
 
 /// Which GRUB it is: by the version in its own code, else by the system's release.
-fn release(guest: &Guest, code: Option<&[u8]>) -> (Release, Build) {
-    let os = &guest.os_release;
+fn release(guest: Option<&Guest>, code: Option<&[u8]>) -> (Release, Build) {
+    let none = OsRelease::default();
+    let os = guest.map_or(&none, |guest| &guest.os_release);
     let id = os.get("ID").unwrap_or_default().to_lowercase();
     let version = os.get("VERSION_ID").unwrap_or_default();
     let major: u32 = version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or_default();
@@ -105,7 +109,12 @@ fn version_in(code: &[u8]) -> Option<String> {
 }
 
 /// Runs GRUB until it starts something.
-pub(crate) fn run(storage: &Storage, guest: &Guest, hardware: &Hardware, loader: &Loader) -> Step<Loaded> {
+pub(crate) fn run(
+    storage: &Storage,
+    guest: Option<&Guest>,
+    hardware: &Hardware,
+    loader: &Loader,
+) -> Step<Loaded> {
     let platform = match loader.firmware {
         Firmware::Bios => Platform::Bios,
         Firmware::Uefi => Platform::Efi,
@@ -200,7 +209,16 @@ fn prefix(
     };
     match world.resolve(&device) {
         Ok(_) => Ok((device, directory)),
-        Err(error) => Err(unresolvable(error.text)),
+        Err(error) => {
+            let rule = match device.split_once(',') {
+                // A table that GRUB does not take is to blame, not the number.
+                Some((_, part)) if part.starts_with("gpt") && !world.has_gpt() => "gpt.primary-invalid",
+                _ if device.starts_with("md") => "md.degraded-or-missing",
+                _ if device.starts_with("lvm") => "lvm.pv-missing",
+                _ => "grub.core-prefix-unresolvable",
+            };
+            Err((rule, error.text))
+        }
     }
 }
 
@@ -208,7 +226,7 @@ fn prefix(
 fn normal(
     world: &GrubWorld<'_>,
     storage: &Storage,
-    guest: &Guest,
+    guest: Option<&Guest>,
     device: &str,
     directory: &str,
     platform: Platform,
@@ -250,7 +268,7 @@ fn normal(
 fn follow(
     world: &GrubWorld<'_>,
     storage: &Storage,
-    guest: &Guest,
+    guest: Option<&Guest>,
     run: &Run,
     config: &str,
     device: &str,
@@ -284,10 +302,13 @@ fn follow(
             let file = node.map_or_else(String::new, |node| guest_path(storage, guest, node, config));
             let is_there = matches!(
                 world.lookup(Place { device, is_btrfs_relative: false }, config.as_bytes()),
-                Answer::Known(Lookup::File { .. })
+                Answer::Known(Lookup::File { size: 1.., .. })
             );
-            let summary =
-                if is_there { format!("{file} makes no menu") } else { format!("{file} is not there") };
+            let summary = if is_there {
+                format!("{file} makes no menu")
+            } else {
+                format!("{file} is not there, or empty")
+            };
             let rule = if is_there { "grub.cfg-syntax" } else { "grub.cfg-missing" };
             let cause = Cause { file, ..cause(rule, "grub>") };
             Step::stops(name, Outcome::GrubPrompt, cause, summary)
@@ -300,7 +321,16 @@ fn follow(
                 return Step::unknown(name, "the default entry starts nothing");
             };
             let at = place(&message.origin);
-            let cause = at.cause(rule_of(&message.text), message.screen());
+            let mut cause = at.cause(rule_of(&message.text), message.screen());
+            // What is wrong is the file, not the line that names it.
+            let named = message
+                .text
+                .strip_prefix("premature end of file ")
+                .or_else(|| message.text.strip_prefix("file `")?.strip_suffix("' not found"))
+                .filter(|_| matches!(cause.rule, "kernel.image-invalid" | "grub.modules-missing"));
+            if let (Some(path), Ok(node)) = (named, world.resolve(device)) {
+                (cause.file, cause.line) = (guest_path(storage, guest, node, path), None);
+            }
             Step::stops(name, Outcome::GrubError, cause, message.screen())
         }
         End::Unknown(unknown) => {
@@ -327,6 +357,8 @@ fn rule_of(text: &str) -> &'static str {
         "kernel.image-invalid"
     } else if text.starts_with("no such device") || text.contains("no such partition") {
         "grub.cfg-search-stale"
+    } else if text.ends_with(".mod' not found") {
+        "grub.modules-missing"
     } else if text.contains("not found") {
         "grub.entry-file-missing"
     } else {
@@ -337,7 +369,7 @@ fn rule_of(text: &str) -> &'static str {
 fn loaded(
     world: &GrubWorld<'_>,
     storage: &Storage,
-    guest: &Guest,
+    guest: Option<&Guest>,
     run: &Run,
     linux: &LinuxLoad,
     messages: &[(String, GuestPlace)],
@@ -368,11 +400,12 @@ fn loaded(
         initrds: linux.initrds.iter().map(file).collect::<Result<_, _>>()?,
         arguments,
         place: place(world, storage, guest, &linux.origin),
+        entry: place(world, storage, guest, run.default_entry().map_or(&linux.origin, |entry| &entry.origin)),
         messages: messages.to_vec(),
     })
 }
 
-fn place(world: &GrubWorld<'_>, storage: &Storage, guest: &Guest, origin: &Origin) -> GuestPlace {
+fn place(world: &GrubWorld<'_>, storage: &Storage, guest: Option<&Guest>, origin: &Origin) -> GuestPlace {
     let named = origin.file.strip_prefix('(').and_then(|rest| rest.split_once(')'));
     let file = named
         .and_then(|(device, path)| Some(guest_path(storage, guest, world.resolve(device).ok()?, path)))
@@ -381,9 +414,9 @@ fn place(world: &GrubWorld<'_>, storage: &Storage, guest: &Guest, origin: &Origi
 }
 
 /// A path on one file system as the guest sees it; with the volume's name in front where the guest does not mount it.
-pub(crate) fn guest_path(storage: &Storage, guest: &Guest, node: NodeId, path: &str) -> String {
+pub(crate) fn guest_path(storage: &Storage, guest: Option<&Guest>, node: NodeId, path: &str) -> String {
     let path = path.trim_start_matches('/');
-    for mount in guest.mounts.iter().filter(|mount| mount.node == node) {
+    for mount in guest.iter().flat_map(|guest| &guest.mounts).filter(|mount| mount.node == node) {
         let target = mount.target.trim_end_matches('/');
         match &mount.subvolume {
             None => return format!("{target}/{path}"),

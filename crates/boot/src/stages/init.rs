@@ -18,9 +18,25 @@ const DEFAULT_TARGET: [&str; 3] = [
 /// Whether init starts, and towards what.
 pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
     let name = StageName::Init;
-    let argument = last(kernel, "init=");
-    let path = argument.as_ref().map_or(INIT, |(value, _)| value.as_str());
     let fs: &dyn FileSystem = &guest.tree;
+    let argument = last(kernel, "init=");
+    if let Some((value, place)) = &argument
+        && matches!(value.rsplit('/').next(), Some("sh" | "bash" | "dash" | "busybox"))
+        && resolve(fs, value.as_bytes()).is_ok()
+    {
+        let cause = place.cause("cmdline.debug-leftover", format!("init={value}"));
+        return Step::stops(
+            name,
+            Outcome::ShellAsInit,
+            cause,
+            format!("the command line asks for init={value}"),
+        );
+    }
+    // initramfs-tools goes on with the usual one where the one that was asked for is not there.
+    let asked = argument.as_ref().map(|(value, _)| value.as_str());
+    let path = asked
+        .filter(|path| kind != Kind::InitramfsTools || resolve(fs, path.as_bytes()).is_ok())
+        .unwrap_or(INIT);
     let inode = match resolve(fs, path.as_bytes()) {
         Ok(inode) => inode,
         Err(PathError::Fs { path, cause: error }) => return Step::unknown(name, format!("{path}: {error}")),
@@ -49,7 +65,41 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
         let cause = Cause { file: path.to_owned(), ..cause("init.missing", symptom) };
         return Step::stops(name, outcome, cause, format!("{path} is no program: {} bytes", metadata.size));
     }
+    if let Some(loader) = interpreter(fs, inode)
+        && resolve(fs, loader.as_bytes()).is_err()
+    {
+        let panic = "Kernel panic - not syncing: Attempted to kill init!";
+        let cause = Cause { file: loader.clone(), ..cause("rootfs.libs-missing", panic) };
+        let summary = format!("{path} needs {loader}, which is not there");
+        return Step::stops(name, Outcome::KernelPanic, cause, summary);
+    }
     target(fs, kernel, path)
+}
+
+/// The dynamic loader that a program asks for: PT_INTERP of elf(5).
+fn interpreter(fs: &dyn FileSystem, program: filesystem::Inode) -> Option<String> {
+    let mut head = vec![0; 4096];
+    let count = fs.read_at(program, &mut head, 0).ok()?;
+    head.truncate(count);
+    let number = |at: usize, length: usize| -> Option<usize> {
+        let bytes = head.get(at..at.checked_add(length)?)?;
+        usize::try_from(bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))).ok()
+    };
+    // Only 64 bits: what is older than that has no systemd.
+    if head.get(4) != Some(&2) {
+        return None;
+    }
+    let (table, each, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+    for index in 0..count.min(64) {
+        let at = table.checked_add(index.checked_mul(each)?)?;
+        if number(at, 4)? == 3 {
+            let (offset, size) = (number(at + 8, 8)?, number(at + 0x20, 8)?);
+            let text = head.get(offset..offset.checked_add(size)?)?;
+            let text = text.split(|byte| *byte == 0).next()?;
+            return String::from_utf8(text.to_vec()).ok();
+        }
+    }
+    None
 }
 
 fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<()> {
@@ -72,7 +122,7 @@ fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<()> {
             if is_there("/bin/sh") {
                 return stops(Outcome::ShellAsInit, "can't access tty; job control turned off");
             }
-            stops(Outcome::KernelPanic, "Kernel panic - not syncing: Attempted to kill init!")
+            stops(Outcome::InitramfsShell, "No init found. Try passing init= bootarg.")
         }
         Kind::Unknown => Step::unknown(name, format!("{path} is not there")),
     }

@@ -16,9 +16,9 @@ use guest::Guest;
 use super::grub::GuestPlace;
 use super::init::last;
 use super::kernel::{Drivers, Kernel, Kind, Lack, Unpacked};
-use super::{Step, cause};
+use super::{Next, Step, Stop, cause, stage};
 use crate::lvm_conf;
-use crate::trace::{Cause, Outcome, StageName};
+use crate::trace::{Cause, Outcome, StageName, Verdict};
 
 /// What is there after the search.
 pub(crate) struct Root {
@@ -73,6 +73,11 @@ impl<'a> Devices<'a> {
             mapped: BTreeMap::new(),
         };
         devices.block_partitions(firmware);
+        // What only we conclude, lvm2 does not see.
+        for (id, pv) in storage.pvs.iter().filter(|(_, pv)| pv.label_sector.is_none()) {
+            let reason = format!("the label of the physical volume {} is lost", pv.uuid);
+            devices.block(*id, "lvm.pv-missing", reason);
+        }
         devices
     }
 
@@ -201,7 +206,7 @@ fn device_of(spec: &str) -> String {
 /// Looks for the root file system as the initramfs does.
 pub(crate) fn run(
     storage: &Storage,
-    guest: &Guest,
+    guest: Option<&Guest>,
     hardware: &Hardware,
     firmware: Firmware,
     kernel: &Kernel,
@@ -219,20 +224,30 @@ pub(crate) fn run(
     if let Some(reason) = search.kernel_mismatch() {
         return reason;
     }
-    match unpacked.kind {
+    let mut step = match unpacked.kind {
         Kind::Dracut => search.dracut(&mut devices, &drivers),
         Kind::InitramfsTools => search.initramfs_tools(&mut devices, &drivers),
         Kind::Mkinitcpio => {
             Step::unknown(name, format!("{} is mkinitcpio's, which is not followed yet", unpacked.path))
         }
         Kind::Unknown => Step::unknown(name, format!("{} is of no kind that is known here", unpacked.path)),
+    };
+    // What was not unpacked is the reason for whatever is missing then.
+    if let (Some(damage), Next::Stops(stop)) = (&unpacked.archive.damage, &mut step.next)
+        && let Some(cause) = &mut stop.cause
+    {
+        (cause.rule, cause.file, cause.line) = ("initramfs.corrupt", unpacked.path.clone(), None);
+        for stage in &mut step.stages {
+            stage.summary = format!("{}: {}; {}", unpacked.path, damage.reason, stage.summary);
+        }
     }
+    step
 }
 
 /// The kernel itself, with what is built in.
 fn without(
     storage: &Storage,
-    guest: &Guest,
+    guest: Option<&Guest>,
     hardware: &Hardware,
     firmware: Firmware,
     kernel: &Kernel,
@@ -245,7 +260,7 @@ fn without(
     let missed = kernel.loaded.messages.iter().find(|(text, _)| text.contains("not found"));
     let blame = |rule, summary: String| match missed {
         Some((text, at)) => stops(at.cause("grub.entry-file-missing", panic), format!("{text} {summary}")),
-        None => stops(kernel.loaded.place.cause(rule, panic), summary),
+        None => stops(kernel.loaded.entry.cause(rule, panic), summary),
     };
     let is_known_to_kernel =
         spec.starts_with("PARTUUID=") || spec.starts_with("/dev/") || spec.starts_with("PARTLABEL=");
@@ -254,9 +269,10 @@ fn without(
     }
     let drivers = Drivers::built_in(kernel);
     let devices = Devices::new(storage, hardware, firmware, &drivers);
-    let kind = storage.node(guest.root).content_type().unwrap_or_default().to_owned();
+    let root = guest.map(|guest| guest.root);
+    let kind = root.and_then(|root| storage.node(root).content_type()).unwrap_or_default().to_owned();
     match devices.find(&device_of(spec)) {
-        Found::Node(id) if id == guest.root => match drivers.check(&kind) {
+        Found::Node(id) if Some(id) == root => match drivers.check(&kind) {
             Ok(()) => Step::goes(name, format!("{spec}, without an initramfs"), Root { kind: Kind::Unknown }),
             Err(Lack::Unknown(reason)) => Step::unknown(name, reason),
             Err(_) => blame("grub.no-initrd", format!("{kind} is not built into the kernel")),
@@ -269,7 +285,7 @@ fn without(
 
 struct Search<'a> {
     storage: &'a Storage,
-    guest: &'a Guest,
+    guest: Option<&'a Guest>,
     kernel: &'a Kernel,
     unpacked: &'a Unpacked,
     root: (String, GuestPlace),
@@ -407,8 +423,13 @@ impl Search<'_> {
             return give_up(self.cause_of_image("initramfs.root-stack-missing", &symptom), summary);
         }
         let content = self.storage.node(id).content_type().unwrap_or("nothing known").to_owned();
-        if id != self.guest.root {
-            if !matches!(self.storage.node(id).content, Content::FileSystem { .. }) {
+        if self.guest.map(|guest| guest.root) != Some(id) {
+            let node = self.storage.node(id);
+            if matches!(node.content, Content::Unknown | Content::Noise) {
+                let summary = format!("{}, which is {spec}, holds nothing that is known", node.path);
+                return give_up(cause("fs.wrong-type-or-missing", symptom), summary);
+            }
+            if !matches!(node.content, Content::FileSystem { .. }) {
                 let summary = format!("{spec} is {content}, which cannot be mounted");
                 return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
             }
@@ -426,7 +447,24 @@ impl Search<'_> {
             && !found.iter().any(|known| known.path == subvolume.trim_matches('/').as_bytes())
         {
             let summary = format!("the root file system has no subvolume {subvolume}");
-            return give_up(place.cause("fs.btrfs-incomplete", symptom), summary);
+            return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
+        }
+        // The system lies in a subvolume, and another one is mounted.
+        let subvolume = self.guest.and_then(|guest| guest.mounts.first()?.subvolume.clone());
+        let asks = |flag: &str| flag.starts_with("subvol=") || flag.starts_with("subvolid=");
+        let is_asked = last(self.kernel, "rootflags=").is_some_and(|(flags, _)| flags.split(',').any(asks));
+        if let Some(subvolume) = subvolume
+            && !is_asked
+        {
+            let symptom = match kind {
+                Kind::Dracut => {
+                    "Failed to switch root: Specified switch root path '/sysroot' does not seem to be an OS tree."
+                }
+                _ => "No init found. Try passing init= bootarg.",
+            };
+            let summary =
+                format!("the system is in the subvolume {subvolume}, and rootflags= does not ask for it");
+            return give_up(self.kernel.loaded.place.cause("init.missing", symptom), summary);
         }
         Step::goes(name, format!("{spec} is {}", self.storage.node(id).path), Root { kind })
     }
@@ -443,12 +481,19 @@ impl Search<'_> {
         let give_up =
             |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
         let alert = format!("ALERT!  {spec} does not exist.  Dropping to a shell!");
+        if let Some(step) = self.locked(devices) {
+            return step;
+        }
         match devices.find(&device_of(spec)) {
             Found::Node(id) => self.mount(id, drivers, &give_up, Kind::InitramfsTools),
             Found::Nothing(Some((rule, reason))) => give_up(self.cause_of_image(rule, &alert), reason),
-            Found::Nothing(None) => {
-                give_up(place.cause(unresolved(spec), alert), format!("nothing is {spec} on this machine"))
-            }
+            Found::Nothing(None) => match self.damaged_layer(devices) {
+                Some((rule, reason)) => give_up(cause(rule, alert), reason),
+                None => give_up(
+                    place.cause(unresolved(spec), alert),
+                    format!("nothing is {spec} on this machine"),
+                ),
+            },
             Found::Extra => give_up(
                 place.cause(unresolved(spec), alert),
                 format!("{spec} is a further disk without this content"),
@@ -456,6 +501,71 @@ impl Search<'_> {
             Found::Ambiguous => Step::unknown(name, format!("several devices claim {spec}")),
             Found::Unknown(reason) => Step::unknown(name, reason),
         }
+    }
+
+    /// A container that asks for its passphrase, since it was not given.
+    fn locked(&self, devices: &Devices<'_>) -> Option<Step<Root>> {
+        let texts =
+            ["cryptroot/crypttab", "etc/crypttab"].map(|file| self.unpacked.text(file).unwrap_or_default());
+        let sources: Vec<String> = texts
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| line.split_whitespace().nth(1).and_then(|source| udev_node(source.as_bytes())))
+            .collect();
+        for source in sources {
+            match devices.find(&source) {
+                Found::Node(id) => {
+                    let node = self.storage.node(id);
+                    if matches!(&node.content, Content::Encrypted(container) if container.locked.is_some()) {
+                        let summary = format!("{} asks for its passphrase, which was not given", node.path);
+                        let cause = Cause {
+                            file: "/etc/crypttab".into(),
+                            ..cause("luks.header-or-key", "Please unlock disk")
+                        };
+                        return Some(Step {
+                            stages: vec![stage(StageName::Root, Verdict::Fail, summary)],
+                            next: Next::Stops(Stop { outcome: Outcome::LuksPrompt, cause: Some(cause) }),
+                        });
+                    }
+                }
+                Found::Nothing(None) => {
+                    let summary = format!("nothing is {source}, from which the root file system is opened");
+                    let symptom = format!("Waiting for encrypted source device {source}...");
+                    let cause = cause("luks.header-or-key", symptom);
+                    return Some(Step::stops(StageName::Root, Outcome::InitramfsShell, cause, summary));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// A layer below a name that nothing has: metadata that are damaged.
+    fn damaged_layer(&self, devices: &Devices<'_>) -> Option<(&'static str, String)> {
+        let spec = device_of(&self.root.0);
+        let lv = last(self.kernel, "rd.lvm.lv=").map(|(volume, _)| volume);
+        let group =
+            lv.as_deref().and_then(|volume| volume.split('/').next()).map(str::to_owned).or_else(|| {
+                spec.strip_prefix("/dev/mapper/").and_then(|name| name.split('-').next()).map(str::to_owned)
+            });
+        let is_known = |group: &str| self.storage.groups.iter().any(|found| found.name == group);
+        if spec.starts_with("/dev/") && group.as_deref().is_some_and(|group| !is_known(group)) && lv.is_some()
+        {
+            return match self.storage.pvs.first() {
+                Some((id, _)) => {
+                    let path = &self.storage.node(*id).path;
+                    Some((
+                        "lvm.metadata-damaged",
+                        format!("{path} is a physical volume without readable metadata"),
+                    ))
+                }
+                None => Some(("lvm.pv-missing", "no disk holds a physical volume".into())),
+            };
+        }
+        let _ = devices;
+        let is_raid = |node: &storage::Node| matches!(&node.kind, NodeKind::Partition(found) if found.type_id.eq_ignore_ascii_case("fd"));
+        let raid = self.storage.iter().find(|(_, node)| is_raid(node) && node.content_type().is_none());
+        raid.map(|(_, node)| ("md.degraded-or-missing", format!("{} is no member of an array", node.path)))
     }
 
     fn dracut(&self, devices: &mut Devices<'_>, drivers: &Drivers<'_>) -> Step<Root> {
@@ -475,7 +585,7 @@ impl Search<'_> {
             for (id, node) in self.storage.iter() {
                 if matches!(node.kind, NodeKind::LogicalVolume { .. }) {
                     let reason = "the command line has neither rd.lvm.lv=, rd.lvm.vg= nor rd.auto, so that no volume is activated";
-                    devices.block(id, "cmdline.rd-device-missing", reason);
+                    devices.block(id, "cmdline.root-unresolved", reason);
                 }
             }
         } else if !is_auto && !has("rd.lvm.vg=") {
@@ -514,6 +624,22 @@ impl Search<'_> {
                 .into_iter()
                 .map(|(device, file)| (device, "initramfs.stale-wait-device", GuestPlace { file, line: 1 })),
         );
+        if let Some(step) = self.locked(devices) {
+            return step;
+        }
+        for (argument, place) in &arguments {
+            let Some(uuid) = argument.strip_prefix("rd.luks.uuid=") else { continue };
+            let uuid = uuid.trim_start_matches("luks-");
+            let is_there = self.storage.iter().any(|(_, node)| {
+                matches!(node.content, Content::Encrypted(_))
+                    && node.uuid().is_some_and(|found| found.starts_with(uuid))
+            });
+            if !is_there {
+                let warning = format!("Warning: crypto LUKS UUID {uuid} not found");
+                let summary = format!("nothing encrypted has the UUID {uuid}");
+                return give_up(place.cause("cmdline.rd-device-missing", warning), summary);
+            }
+        }
         let mut root = None;
         for (device, rule, place) in waits {
             let warning = format!("Warning: \"{device}\" does not exist");
@@ -529,10 +655,13 @@ impl Search<'_> {
                     return give_up(cause, reason);
                 }
                 Found::Nothing(None) => {
-                    return give_up(
-                        place.cause(rule, warning),
-                        format!("nothing is {device} on this machine"),
-                    );
+                    return match self.damaged_layer(devices) {
+                        Some((rule, reason)) => give_up(cause(rule, warning), reason),
+                        None => give_up(
+                            place.cause(rule, warning),
+                            format!("nothing is {device} on this machine"),
+                        ),
+                    };
                 }
                 Found::Extra => {
                     return give_up(

@@ -59,7 +59,7 @@ pub(crate) struct Cache {
 }
 
 /// Judges what GRUB has loaded.
-pub(crate) fn run(guest: &Guest, loaded: Loaded, cache: &Cache) -> Step<Kernel> {
+pub(crate) fn run(guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<Kernel> {
     let name = StageName::Kernel;
     let image = match head(&loaded.kernel) {
         Ok((head, size)) => KernelImage::parse(&head, size),
@@ -80,10 +80,11 @@ pub(crate) fn run(guest: &Guest, loaded: Loaded, cache: &Cache) -> Step<Kernel> 
         }
     };
     let config = image.release.as_ref().and_then(|release| {
-        let path = format!("/boot/config-{release}");
-        KernelConfig::parse(&read(&guest.tree, &path)?)
+        let kernel = String::from_utf8_lossy(&loaded.kernel.path);
+        let folder = kernel.rsplit_once('/').map_or("", |(folder, _)| folder);
+        KernelConfig::parse(&read(loaded.kernel.fs.as_ref(), &format!("{folder}/config-{release}"))?)
     });
-    let modules = image.release.as_ref().and_then(|release| cache.modules_of(guest, release));
+    let modules = image.release.as_ref().and_then(|release| cache.modules_of(guest?, release));
     let initramfs = if loaded.initrds.is_empty() {
         None
     } else {
@@ -120,11 +121,12 @@ fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Ke
         }
     }
     let has_init = unpacked.archive.resolve(b"init").is_some();
+    let has_shell = unpacked.has_program("sh") || unpacked.has_program("systemd");
     match &unpacked.archive.damage {
         Some(damage) if damage.is_limit && !has_init => {
             Some(Step::unknown(name, format!("{}: {}", unpacked.path, damage.reason)))
         }
-        Some(damage) if !damage.is_limit && !has_init => {
+        Some(damage) if !damage.is_limit && !(has_init && has_shell) => {
             let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
             let kind = damage.compression.unwrap_or(Compression::None);
             let summary = format!(
@@ -133,11 +135,12 @@ fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Ke
             );
             Some(Step::stops(name, Outcome::KernelPanic, cause, summary))
         }
-        // What comes before the damage counts, and may be enough or not: files are missing that nobody can list.
-        Some(damage) => Some(Step::unknown(
+        Some(damage) if damage.is_limit => Some(Step::unknown(
             name,
             format!("{}: only a part of it is unpacked: {}", unpacked.path, damage.reason),
         )),
+        // What comes before the damage was unpacked, and is all that there is.
+        Some(_) => None,
         None if !has_init => {
             let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
             Some(Step::stops(name, Outcome::KernelPanic, cause, format!("{} holds no /init", unpacked.path)))
@@ -274,6 +277,14 @@ impl Unpacked {
         ["sbin", "bin", "usr/sbin", "usr/bin"].iter().any(|folder| self.has(&format!("{folder}/{name}")))
     }
 
+    /// What its own index says to be built into a kernel.
+    fn builtin(&self, release: Option<&str>) -> Modules {
+        let base = release.and_then(|release| self.releases.get(release));
+        let path = base.map(|base| [base.as_slice(), b"/modules.builtin"].concat());
+        let text = path.and_then(|path| self.archive.content(&path)).unwrap_or_default();
+        Modules::parse(b"", text, b"", b"")
+    }
+
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         Some(String::from_utf8_lossy(self.archive.content(path.as_bytes())?).into_owned())
     }
@@ -351,8 +362,18 @@ impl<'a> Drivers<'a> {
         {
             return Ok(());
         }
+        // The copy in the initramfs knows, too, what is built in.
+        let initramfs =
+            kernel.initramfs.as_deref().map(|unpacked| unpacked.builtin(kernel.release.as_deref()));
+        if let Some(builtin) = &initramfs
+            && builtin.is_builtin(name)
+        {
+            return Ok(());
+        }
         let Some(modules) = self.modules.as_deref() else {
+            let is_listed = initramfs.as_ref().is_some_and(|index| !index.is_empty());
             return Err(match root {
+                None if is_listed => Lack::Module(name.to_owned()),
                 Some(root) if root.get(name).is_some() => Lack::Module(name.to_owned()),
                 Some(_) => Lack::NotInKernel(name.to_owned()),
                 None => {

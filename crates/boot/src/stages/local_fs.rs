@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use filesystem::path::{PathError, resolve};
 use guest::Guest;
 use guest_files::fstab::Entry;
-use storage::{Content, NodeId, Storage};
+use storage::{Content, NodeId, Storage, udev_node};
 
 use super::initramfs::{Devices, Found};
+use super::kernel::{Drivers, Lack};
 use crate::fstab::{self, Unit};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
 
@@ -16,12 +18,18 @@ enum Fate {
     /// The device never comes.
     NoDevice(String),
     /// The device is there and cannot be mounted as asked.
-    CannotMount(String),
+    CannotMount(&'static str, String),
     /// Nothing here says whether it works.
     Unknown(String),
 }
 
-pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace: &mut BootTrace) {
+pub(crate) fn run(
+    storage: &Storage,
+    guest: &Guest,
+    devices: &Devices<'_>,
+    drivers: &Drivers<'_>,
+    trace: &mut BootTrace,
+) {
     let Some(file) = &guest.fstab else {
         trace.stages.push(Stage {
             name: StageName::LocalFileSystems,
@@ -42,8 +50,10 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
         let Some(entry) = file.document.entries().iter().find(|entry| entry.line == unit.line) else {
             continue;
         };
-        let fate = fate(storage, guest, devices, unit, entry);
+        let fate = fate(storage, guest, devices, drivers, unit, entry);
         let timeout = unit.device_timeout.unwrap_or(guest.device_timeout);
+        let is_bare = storage::is_unstable_name(&unit.what);
+        let mut rule = if is_bare { "fstab.unstable-device" } else { "fstab.unresolved-source" };
         let (reason, symptom) = match fate {
             Fate::Works => continue,
             Fate::Unknown(reason) => {
@@ -63,7 +73,10 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
                 let device = unit.device.as_deref().unwrap_or(&unit.what);
                 (reason, format!("Timed out waiting for device {device}"))
             }
-            Fate::CannotMount(reason) => (reason, format!("Failed to mount {} ({})", unit.name, unit.target)),
+            Fate::CannotMount(found, reason) => {
+                rule = found;
+                (reason, format!("Failed to mount {} - {}", unit.name, unit.target))
+            }
         };
         trace.failing_lines.push(unit.line);
         stage.evidence.push(Evidence {
@@ -81,11 +94,15 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
         if trace.cause.is_none() {
             let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
             trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let is_bare = storage::is_unstable_name(&unit.what);
+            let crypttab = crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
+            let (rule, path, line) = match crypttab {
+                Some(line) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), line),
+                None => (rule, file.path.clone(), unit.line),
+            };
             trace.cause = Some(Cause {
-                rule: if is_bare { "fstab.unstable-device" } else { "fstab.unresolved-source" },
-                file: file.path.clone(),
-                line: Some(unit.line),
+                rule,
+                file: path,
+                line: Some(line),
                 unit: Some(unit.device.clone().unwrap_or_else(|| unit.name.clone())),
                 symptom,
             });
@@ -94,18 +111,33 @@ pub(crate) fn run(storage: &Storage, guest: &Guest, devices: &Devices<'_>, trace
     trace.stages.push(stage);
 }
 
-fn fate(storage: &Storage, guest: &Guest, devices: &Devices<'_>, unit: &Unit, entry: &Entry) -> Fate {
+fn fate(
+    storage: &Storage,
+    guest: &Guest,
+    devices: &Devices<'_>,
+    drivers: &Drivers<'_>,
+    unit: &Unit,
+    entry: &Entry,
+) -> Fate {
     if unit.device.is_none() {
         // A bind mount, tmpfs, overlay or swap file: no device to wait for.
+        let is_bind = entry.has_option("bind") || entry.has_option("rbind");
+        if is_bind && matches!(resolve(&guest.tree, unit.what.as_bytes()), Err(PathError::NotFound(_))) {
+            let reason = format!("{} is not there", unit.what);
+            return Fate::CannotMount("fstab.mountpoint-or-bind-invalid", reason);
+        }
         return Fate::Works;
     }
     match devices.find(&unit.what) {
         Found::Node(node) if unit.target == "/" && node != guest.root => {
             Fate::Unknown(format!("/ is {}, which is not the root file system that was found", unit.what))
         }
-        Found::Node(node) => mounted(storage, node, unit, entry),
+        Found::Node(node) => mounted(storage, drivers, node, unit, entry),
         Found::Ambiguous => Fate::Unknown(format!("several devices claim {}", unit.what)),
-        Found::Extra => Fate::CannotMount(format!("{} is a further disk without this content", unit.what)),
+        Found::Extra => {
+            let rule = "fstab.unstable-device";
+            Fate::CannotMount(rule, format!("{} is a further disk without this content", unit.what))
+        }
         // The initramfs has mounted it; systemd only mounts it anew with other options.
         Found::Nothing(_) if unit.target == "/" => {
             Fate::Unknown(format!("/ is {}, which no disk provides; the initramfs decides", unit.what))
@@ -116,21 +148,66 @@ fn fate(storage: &Storage, guest: &Guest, devices: &Devices<'_>, unit: &Unit, en
     }
 }
 
-fn mounted(storage: &Storage, node: NodeId, unit: &Unit, entry: &Entry) -> Fate {
+fn mounted(storage: &Storage, drivers: &Drivers<'_>, node: NodeId, unit: &Unit, entry: &Entry) -> Fate {
     let found = storage.node(node);
     let kind = entry.kind.text();
     let Some(content) = found.content_type() else {
-        return Fate::CannotMount(format!(
-            "{} leads to {}, which holds nothing known",
-            unit.what, found.path
-        ));
+        let reason = format!("{} leads to {}, which holds nothing known", unit.what, found.path);
+        return Fate::CannotMount("fs.wrong-type-or-missing", reason);
     };
     if matches!(found.content, Content::PhysicalVolume { .. } | Content::Partitions(_)) {
-        return Fate::CannotMount(format!("{} leads to {}, which is {content}", unit.what, found.path));
+        let reason = format!("{} leads to {}, which is {content}", unit.what, found.path);
+        return Fate::CannotMount("fstab.unresolved-source", reason);
     }
     let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
     let fits = matches!(&*kind, "" | "auto")
         || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
         || matches!((&*kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"));
-    if fits { Fate::Works } else { Fate::CannotMount(format!("{} holds {content}, not {kind}", unit.what)) }
+    if !fits {
+        return Fate::CannotMount("fstab.fstype-wrong", format!("{} holds {content}, not {kind}", unit.what));
+    }
+    let subvolume = entry.option_value("subvol").filter(|_| content == "btrfs");
+    if let Some(subvolume) = subvolume
+        && let Ok(known) = found.subvolumes()
+    {
+        let trimmed = String::from_utf8_lossy(subvolume).trim_matches('/').to_owned();
+        if !trimmed.is_empty() && !known.iter().any(|known| known.path == trimmed.as_bytes()) {
+            let reason = format!("{} has no subvolume {trimmed}", found.path);
+            return Fate::CannotMount("fstab.option-hazard", reason);
+        }
+    }
+    if unit.target == "/" {
+        return Fate::Works;
+    }
+    // A driver that is not there at all; what the initramfs has loaded for the root stays loaded.
+    let module = match content {
+        "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs" | "iso9660" => {
+            if content == "iso9660" {
+                "isofs"
+            } else {
+                content
+            }
+        }
+        _ => return Fate::Works,
+    };
+    match drivers.check(module) {
+        Ok(()) | Err(Lack::Unknown(_)) => Fate::Works,
+        Err(Lack::Module(module) | Lack::NotInKernel(module)) => {
+            let reason = format!("{content} needs the module {module}, which is not there");
+            Fate::CannotMount("kernel.modules-missing", reason)
+        }
+    }
+}
+
+/// The line of crypttab that would make a device, where nothing has the source that it names.
+fn crypttab_line(guest: &Guest, devices: &Devices<'_>, what: &str) -> Option<usize> {
+    let name = what.strip_prefix("/dev/mapper/")?;
+    let text = guest.read("/etc/crypttab", 1 << 20).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (line, source) = (1..).zip(text.lines()).find_map(|(number, line)| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then_some((number, words.next()?))
+    })?;
+    let device = udev_node(source.as_bytes()).unwrap_or_else(|| source.to_owned());
+    matches!(devices.find(&device), Found::Nothing(None)).then_some(line)
 }

@@ -1,4 +1,5 @@
 //! Faults in `/etc/fstab`.
 
+pub mod fstype_wrong;
 pub mod unresolved_source;
 pub mod unstable_device;

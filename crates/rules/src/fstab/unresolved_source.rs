@@ -5,7 +5,7 @@ use guest::ConfigFile;
 use guest_files::fstab::{Entry, Fstab};
 use repair::{Applicability, FileEdit, Fix};
 
-use crate::{Case, Finding, Rule, Severity};
+use crate::{Case, Check, Finding, Rule, Severity};
 
 /// A mount needs a device that no disk provides.
 pub static RULE: Rule = Rule {
@@ -23,14 +23,14 @@ The UUID, label or name in the line belongs to nothing on the disks that were gi
 that was made anew, a disk that was detached, or a disk of the same machine that was not given here.
 
 ## Fix
-Where the UUID exists in another letter case, its spelling is corrected. Else, for a mount that the system does not need
-to start, `nofail` is suggested, which lets the boot go on without it. For `/`, `/usr`, `/var` and `/boot`
-nothing is proposed.
+Where the UUID exists in another letter case, its spelling is corrected. The line for `/` gets the UUID of the root file
+system, if these disks hold exactly one system. Else, for a mount that the system does not need to start, `nofail` is
+suggested, which lets the boot go on without it. For `/usr`, `/var` and `/boot` nothing is proposed.
 
 ## References
 fstab(5); systemd.mount(5), \"fstab\"; systemd `src/fstab-generator`.
 ",
-    check,
+    check: Check::System(check),
 };
 
 fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
@@ -56,7 +56,9 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
             place: case.place(file, entry, &entry.source),
             label: format!("no disk provides {}", unit.what),
             notes,
-            fix: correct_case(case, file, entry, &unit).or_else(|| make_optional(file, entry, &unit)),
+            fix: correct_case(case, file, entry, &unit)
+                .or_else(|| name_root(case, file, entry, &unit))
+                .or_else(|| make_optional(file, entry, &unit)),
         });
     }
 }
@@ -72,6 +74,13 @@ fn correct_case(case: &Case<'_>, file: &ConfigFile<Fstab>, entry: &Entry, unit: 
     let uuid = found.next().filter(|_| found.next().is_none())?;
     let edit = file.document.set_source(entry, &format!("UUID={uuid}"));
     Some(fix(Applicability::Safe, "spell the UUID as the file system does", file, edit))
+}
+
+/// `/` can only be the root file system of the system whose fstab this is.
+fn name_root(case: &Case<'_>, file: &ConfigFile<Fstab>, entry: &Entry, unit: &Unit) -> Option<Fix> {
+    let uuid = case.own_uuid(case.guest.root).filter(|_| unit.target == "/" && case.is_only_system)?;
+    let edit = file.document.set_source(entry, &format!("UUID={uuid}"));
+    Some(fix(Applicability::Safe, "name the root file system by its UUID", file, edit))
 }
 
 fn make_optional(file: &ConfigFile<Fstab>, entry: &Entry, unit: &Unit) -> Option<Fix> {

@@ -5,7 +5,7 @@ use guest_files::fstab::{Entry, Fstab};
 use repair::{Applicability, FileEdit, Fix};
 use storage::{NodeId, NodeKind, Target};
 
-use crate::{Case, Finding, Rule, Severity};
+use crate::{Case, Check, Finding, Rule, Severity};
 
 /// A mount names its device by something that enumeration order, bus or slot decides.
 pub static RULE: Rule = Rule {
@@ -34,7 +34,7 @@ is proposed.
 fstab(5); systemd.mount(5), \"fstab\"; Linux `Documentation/admin-guide/devices.txt`; Red Hat Enterprise Linux 9,
 Managing file systems, \"Overview of persistent naming attributes\".
 ",
-    check,
+    check: Check::System(check),
 };
 
 fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {

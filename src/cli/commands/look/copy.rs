@@ -3,7 +3,7 @@
 //! Nothing that the guest says leads out of the destination: names with a slash, `.` and `..` are refused, everything is
 //! made anew and nothing is followed, so that a link that the guest planted cannot send a later file elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,15 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use filesystem::path::resolve;
-use filesystem::{FileKind, FileSystem, Inode, Metadata, Timestamp};
+use filesystem::{Descent, FileKind, FileSystem, Inode, Metadata, Timestamp};
 
 use super::view::{View, kind_name};
 use crate::cli::Status;
 use crate::cli::args::{Common, CopyOut, Output};
 use crate::cli::render::{count, json, plain};
 
-/// Directories one within the other; more is a loop that damage made.
-const MAX_DEPTH: usize = 1000;
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
 /// Zeros in whole blocks of this size become holes.
@@ -40,9 +38,8 @@ pub(crate) fn cp_out(common: &Common, args: &CopyOut) -> anyhow::Result<Status> 
         Ok(found) if found.is_dir() => args.target.join(name),
         _ => args.target.clone(),
     };
-    let mut copy =
-        Copy { tree, made: HashMap::new(), entered: HashSet::new(), files: 0, problems: Vec::new() };
-    copy.any(inode, &target, 0);
+    let mut copy = Copy::new(tree);
+    copy.any(inode, &target);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {
         for problem in &copy.problems {
@@ -66,25 +63,34 @@ struct Copy<'a> {
     tree: &'a dyn FileSystem,
     /// Where each file with several links was put first.
     made: HashMap<Inode, PathBuf>,
-    /// Directories that are being copied or were: damage can make loops.
-    entered: HashSet<Inode>,
+    descent: Descent,
     /// Files of every kind that were made.
     files: usize,
     problems: Vec<String>,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    fn new(tree: &'a dyn FileSystem) -> Self {
+        let (made, descent, problems) = Default::default();
+        Self { tree, made, descent, files: 0, problems }
+    }
+
     /// Copies what `inode` is; a failure is told and the rest goes on.
-    fn any(&mut self, inode: Inode, target: &Path, depth: usize) {
-        if let Err(error) = self.one(inode, target, depth) {
+    fn any(&mut self, inode: Inode, target: &Path) {
+        if let Err(error) = self.one(inode, target) {
             self.problems.push(format!("{}: {error:#}", target.display()));
         }
     }
 
-    fn one(&mut self, inode: Inode, target: &Path, depth: usize) -> anyhow::Result<()> {
+    fn one(&mut self, inode: Inode, target: &Path) -> anyhow::Result<()> {
         let metadata = self.tree.metadata(inode)?;
         match metadata.kind {
-            FileKind::Directory => return self.directory(inode, &metadata, target, depth),
+            FileKind::Directory => {
+                self.descent.enter(inode)?;
+                let copied = self.directory(inode, &metadata, target);
+                self.descent.leave();
+                return copied;
+            }
             FileKind::Regular => {
                 if metadata.links > 1
                     && let Some(first) = self.made.get(&inode)
@@ -104,16 +110,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn directory(
-        &mut self,
-        inode: Inode,
-        metadata: &Metadata,
-        target: &Path,
-        depth: usize,
-    ) -> anyhow::Result<()> {
-        if depth > MAX_DEPTH || !self.entered.insert(inode) {
-            bail!("a directory that is within itself");
-        }
+    fn directory(&mut self, inode: Inode, metadata: &Metadata, target: &Path) -> anyhow::Result<()> {
         // Only what we made ourselves is filled.
         std::fs::create_dir(target)?;
         self.files += 1;
@@ -130,7 +127,7 @@ impl Copy<'_> {
                 ));
                 continue;
             }
-            self.any(entry.inode, &target.join(OsStr::from_bytes(&entry.name)), depth + 1);
+            self.any(entry.inode, &target.join(OsStr::from_bytes(&entry.name)));
         }
         // Last, for a directory that may not be written would stay empty.
         let folder = File::open(target)?;
@@ -176,4 +173,31 @@ fn system_time(time: Timestamp) -> Option<SystemTime> {
         _ => SystemTime::UNIX_EPOCH.checked_sub(seconds)?,
     };
     whole.checked_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use filesystem::MemoryFs;
+
+    use super::*;
+
+    #[test]
+    fn directories_within_themselves_are_reported() {
+        let fs = MemoryFs::new().file("/a/b/file", "x").link("/a/b/up", "/a").link("/c", "/a/b");
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let mut copy = Copy::new(&fs);
+        copy.any(fs.root(), &target);
+        assert_eq!(copy.files, 4);
+        assert_eq!(std::fs::read(target.join("a/b/file")).unwrap(), b"x");
+        assert!(!target.join("a/b/up").exists() && !target.join("c").exists());
+        let root = target.display();
+        assert_eq!(
+            copy.problems,
+            [
+                format!("{root}/a/b/up: a directory that is within itself"),
+                format!("{root}/c: a directory that has another path too")
+            ]
+        );
+    }
 }

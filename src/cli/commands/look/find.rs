@@ -1,26 +1,25 @@
 //! `find`: paths below a directory, by name and kind.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 
 use filesystem::path::resolve;
-use filesystem::{FileKind, FileSystem, Inode};
+use filesystem::{Descent, DirEntry, FileKind, FileSystem, Inode};
 
 use super::view::{View, kind_name, text};
 use crate::cli::Status;
 use crate::cli::args::{Common, Find, Output};
 use crate::cli::render::{json, plain};
 
-/// Directories one within the other; more is a loop that damage made.
-const MAX_DEPTH: usize = 1000;
+/// Bytes of paths that are gathered at most.
+const MAX_FOUND: usize = 1 << 30;
 
 pub(crate) fn find(common: &Common, args: &Find) -> anyhow::Result<Status> {
     let view = View::open(common, &args.look.place)?;
     let tree = view.tree();
     let root = resolve(tree, args.look.path.as_bytes())?;
-    let mut search = Search { tree, args, seen: HashSet::new(), found: Vec::new(), problems: Vec::new() };
+    let mut search = Search::new(tree, args);
     let start = args.look.path.trim_end_matches('/');
-    search.walk(root, start.as_bytes(), 0);
+    search.walk(root, start.as_bytes());
     let mut out = io::stdout().lock();
     let status = if search.problems.is_empty() { Status::Clean } else { Status::Failed };
     if common.output == Output::Human {
@@ -46,38 +45,57 @@ pub(crate) fn find(common: &Common, args: &Find) -> anyhow::Result<Status> {
 struct Search<'a> {
     tree: &'a dyn FileSystem,
     args: &'a Find,
-    /// Directories that were entered: damage can make loops.
-    seen: HashSet<Inode>,
+    descent: Descent,
     found: Vec<(String, FileKind)>,
+    /// Bytes that more paths may have.
+    left: usize,
     problems: Vec<String>,
 }
 
-impl Search<'_> {
-    fn walk(&mut self, directory: Inode, path: &[u8], depth: usize) {
-        if depth > MAX_DEPTH || !self.seen.insert(directory) {
-            return;
+impl<'a> Search<'a> {
+    fn new(tree: &'a dyn FileSystem, args: &'a Find) -> Self {
+        let (descent, found, problems) = Default::default();
+        Self { tree, args, descent, found, left: MAX_FOUND, problems }
+    }
+
+    fn walk(&mut self, directory: Inode, path: &[u8]) {
+        if let Err(reason) = self.descent.enter(directory) {
+            return self.problem(path, &reason);
         }
-        let mut entries = match self.tree.read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) => return self.problems.push(format!("{}: {error}", text(path))),
-        };
+        match self.tree.read_dir(directory) {
+            Ok(entries) => self.entries(entries, path),
+            Err(error) => self.problem(path, &error),
+        }
+        self.descent.leave();
+    }
+
+    fn problem(&mut self, path: &[u8], reason: &dyn std::fmt::Display) {
+        let path = if path.is_empty() { "/".to_owned() } else { text(path) };
+        self.problems.push(format!("{path}: {reason}"));
+    }
+
+    fn entries(&mut self, mut entries: Vec<DirEntry>, path: &[u8]) {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         for entry in entries {
             let path = [path, b"/", &entry.name].concat();
             let kind = match self.tree.metadata(entry.inode) {
                 Ok(metadata) => metadata.kind,
                 Err(error) => {
-                    self.problems.push(format!("{}: {error}", text(&path)));
+                    self.problem(&path, &error);
                     continue;
                 }
             };
             let is_named =
                 self.args.name.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), &entry.name));
             if is_named && self.args.kind.is_none_or(|wanted| wanted.takes(kind)) {
+                let Some(left) = self.left.checked_sub(path.len()) else {
+                    return self.problem(&path, &"more files than are listed at once; look into a folder");
+                };
+                self.left = left;
                 self.found.push((text(&path), kind));
             }
             if kind == FileKind::Directory {
-                self.walk(entry.inode, &path, depth + 1);
+                self.walk(entry.inode, &path);
             }
         }
     }
@@ -110,7 +128,28 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use filesystem::MemoryFs;
+
     use super::*;
+    use crate::cli::args::{Look, Place};
+
+    #[test]
+    fn directories_within_themselves_are_reported() {
+        let fs = MemoryFs::new().file("/a/b/file", "x").link("/a/b/up", "/a").link("/c", "/a/b");
+        let place = Place { image: PathBuf::new(), volume: None, disk: Vec::new() };
+        let look = Look { place, path: "/".into() };
+        let args = Find { look, name: None, kind: None };
+        let mut search = Search::new(&fs, &args);
+        search.walk(fs.root(), b"");
+        let found: Vec<&str> = search.found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(found, ["/a", "/a/b", "/a/b/file", "/a/b/up", "/c"]);
+        assert_eq!(
+            search.problems,
+            ["/a/b/up: a directory that is within itself", "/c: a directory that has another path too"]
+        );
+    }
 
     #[test]
     fn patterns() {

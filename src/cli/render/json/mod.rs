@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use boot::{BootTrace, Verdict};
 use repair::FileChange;
-use rules::Finding;
+use rules::{Finding, Spot};
 use serde::Serialize;
 use storage::{Content, Node, NodeId, Storage};
 
@@ -22,6 +22,7 @@ pub(crate) use found::{LostJson, LostPartitions, MetadataHistory, VersionJson};
 use crate::Examination;
 use crate::cli::args::Output;
 use crate::cli::input::Disks;
+use crate::cli::render::human;
 use crate::machine::Machine;
 
 /// The version of every document here.
@@ -89,13 +90,15 @@ pub(crate) struct FindingJson {
     severity: &'static str,
     summary: &'static str,
     volume: String,
-    file: String,
-    line: usize,
+    /// Of a fault outside of files, if it is in one sector.
+    sector: Option<u64>,
+    file: Option<String>,
+    line: Option<usize>,
     /// From 1, in bytes.
-    column: usize,
+    column: Option<usize>,
     /// The last column of the span.
-    end_column: usize,
-    text: String,
+    end_column: Option<usize>,
+    text: Option<String>,
     label: String,
     notes: Vec<String>,
     fix: Option<FixJson>,
@@ -120,6 +123,7 @@ struct EditJson {
 impl FindingJson {
     pub(crate) fn new(finding: &Finding, storage: &Storage) -> Self {
         let place = &finding.place;
+        let line = place.line();
         let fix = finding.fix.as_ref().map(|fix| FixJson {
             applicability: fix.applicability.as_str(),
             title: fix.title.clone(),
@@ -139,11 +143,12 @@ impl FindingJson {
             severity: finding.severity.as_str(),
             summary: finding.rule.summary,
             volume: storage.node(place.node).path.clone(),
-            file: place.file.clone(),
-            line: place.line,
-            column: place.columns.start + 1,
-            end_column: place.columns.end.max(place.columns.start + 1),
-            text: place.text.clone(),
+            sector: if let Spot::Sector(sector) = place.spot { Some(sector) } else { None },
+            file: place.file().map(str::to_owned),
+            line: line.map(|line| line.number),
+            column: line.map(|line| human::columns(line).0),
+            end_column: line.map(|line| human::columns(line).1),
+            text: line.map(|line| line.text.clone()),
             label: finding.label.clone(),
             notes: finding.notes.clone(),
             fix,
@@ -155,7 +160,9 @@ impl FindingJson {
 pub(crate) struct Scenario {
     scenario: String,
     hardware: String,
-    system: String,
+    /// The root file system; `null` when no system was found.
+    system: Option<String>,
+    firmware: &'static str,
     outcome: &'static str,
     assumptions: Vec<&'static str>,
     /// The stage that fails.
@@ -197,7 +204,8 @@ pub(crate) fn scenarios(boots: &[BootTrace], machines: &[Machine], storage: &Sto
         .map(|(boot, machine)| Scenario {
             scenario: machine.to_string(),
             hardware: boot.hardware.to_string(),
-            system: storage.node(boot.guest).path.clone(),
+            system: boot.guest.map(|guest| storage.node(guest).path.clone()),
+            firmware: boot.firmware.name(),
             outcome: boot.outcome.as_str(),
             assumptions: boot.unknown_stages().map(|stage| stage.name.as_str()).collect(),
             stage: boot.stages.iter().find(|s| s.verdict == Verdict::Fail).map(|s| s.name.as_str()),

@@ -1,0 +1,6 @@
+//! Faults on the kernel command line.
+
+pub mod debug_leftover;
+pub mod rd_device_missing;
+pub mod root_bare_device;
+pub mod root_unresolved;

@@ -1,0 +1,3 @@
+//! Faults in what the firmware could start.
+
+pub mod no_boot_path;

@@ -1,0 +1,3 @@
+//! Faults in a GUID partition table.
+
+pub mod primary_invalid;

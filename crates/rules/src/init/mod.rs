@@ -1,0 +1,3 @@
+//! Faults in what the kernel hands over to.
+
+pub mod missing;

@@ -1,0 +1,3 @@
+//! Faults in encrypted devices.
+
+pub mod crypttab_unresolved;

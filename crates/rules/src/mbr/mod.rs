@@ -1,0 +1,4 @@
+//! Faults in the boot sector.
+
+pub mod boot_code_unusable;
+pub mod signature_missing;

@@ -1,0 +1,3 @@
+//! Faults in systemd's configuration.
+
+pub mod default_target_broken;
