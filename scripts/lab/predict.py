@@ -90,7 +90,6 @@ def main():
     total = len(rows)
     print("%d cases: %s" % (total, ", ".join("%d %s" % (n, name) for name, n in sorted(count.items()))))
     if not a.print and not a.only:
-        run.save(book)
         write(rows, count, book)
     return 1 if set(count) - {"right", "unknown"} else 0
 

@@ -187,7 +187,7 @@ def make(guestmend, guest):
             continue
         chosen = [disks[i] for i in case["disks"]] if case["disks"] else disks
         for path, numbers in clusters_read(guestmend, case, chosen).items():
-            if len(numbers) > MANY:
+            if case["fault"] and len(numbers) > MANY:
                 numbers = {number for number in numbers if number < 256}
             wanted[bases[disks.index(path)]] |= numbers
             if case["fault"]:
