@@ -1,6 +1,6 @@
 //! How far a guest would get on given hardware, and why it would stop there.
 //!
-//! A pure function of what is on the disks, what is installed, and the machine: [`simulate`]. Every stage ends
+//! A pure function of what is on the disks, what is installed, and the machine: [`Simulator`]. Every stage ends
 //! in *pass*, *fail* or *unknown*; what was not examined is unknown, never a pass.
 
 pub mod fstab;

@@ -2,6 +2,9 @@
 
 use regex_lite::Regex;
 
+/// Patterns in a filter; real ones have a handful.
+const MAX_PATTERNS: usize = 1000;
+
 /// Patterns with what each does: `a` accepts, `r` rejects; the first that fits a name counts.
 #[derive(Debug)]
 pub(crate) struct Filter {
@@ -29,7 +32,9 @@ impl Filter {
             let list = strings(value);
             if (key.is_empty() && !is_global || key == "global_") && !list.is_empty() {
                 is_global |= key == "global_";
-                found = Some(Self { patterns: list.iter().filter_map(|text| pattern(text)).collect() });
+                found = Some(Self {
+                    patterns: list.iter().take(MAX_PATTERNS).filter_map(|text| pattern(text)).collect(),
+                });
             }
         }
         found

@@ -17,7 +17,7 @@ use crate::units::{FsBlock, to_usize};
 const MAX_GROUP_PROBLEMS: usize = 16;
 
 /// A device that holds a file system. What was written is what is read, unless a reader that is told of writes
-/// has asked for a [cache](Self::cached).
+/// has asked for a cache.
 #[derive(Debug)]
 pub struct Disk {
     /// Where the bytes are.

@@ -82,6 +82,15 @@ impl Header {
     }
 }
 
+/// The names of one file.
+#[derive(Default)]
+struct Names {
+    /// Those that wait for the one with the content.
+    waiting: Vec<Vec<u8>>,
+    /// One that has it.
+    known: Option<Vec<u8>>,
+}
+
 /// Inode, and the device that it is on.
 type FileId = (u32, (u32, u32));
 
@@ -90,14 +99,16 @@ pub(super) struct Unpacker<'w> {
     limits: Limits,
     wants: &'w dyn Fn(&[u8], u64) -> bool,
     found: BTreeMap<Vec<u8>, Entry>,
-    /// Names of files with several, until the one with the content comes.
-    links: HashMap<FileId, Vec<Vec<u8>>>,
+    /// Files with several names.
+    links: HashMap<FileId, Names>,
     segment: usize,
     entries: usize,
     all_entries: usize,
     unpacked: u64,
     all_unpacked: u64,
     kept: u64,
+    /// Bytes of names.
+    names: u64,
     /// The last directory that an entry was put in: as the archive names it, and where it leads.
     parent: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -115,6 +126,7 @@ impl<'w> Unpacker<'w> {
             unpacked: 0,
             all_unpacked: 0,
             kept: 0,
+            names: 0,
             parent: None,
         }
     }
@@ -207,6 +219,10 @@ impl<'w> Unpacker<'w> {
         if self.all_entries > self.limits.entries {
             return Err(Stop::limit(format!("more than {} entries", self.limits.entries)));
         }
+        self.names += name.len() as u64;
+        if self.names > self.limits.kept {
+            return Err(Stop::limit(format!("names of more than {} bytes", self.limits.kept)));
+        }
         let (Some(kind), Some(path)) = (header.kind(), self.place(&name)) else {
             self.skip(input, body)?;
             return Ok(false);
@@ -269,15 +285,18 @@ impl<'w> Unpacker<'w> {
     fn add(&mut self, header: &Header, path: Vec<u8>, entry: Entry) {
         if entry.kind == EntryKind::File && header.links > 1 {
             let names = self.links.entry((header.inode, header.device)).or_default();
-            names.push(path.clone());
             if entry.size > 0 {
-                for name in names {
-                    self.found.insert(name.clone(), entry.clone());
+                names.known = Some(path.clone());
+                for name in std::mem::take(&mut names.waiting) {
+                    let same = share(&entry, &mut self.kept, self.limits.kept);
+                    self.found.insert(name, same);
                 }
-            } else if let Some(first) = names.first().and_then(|first| self.found.get(first)) {
-                let same = first.clone();
+            } else if let Some(known) = names.known.as_ref().and_then(|known| self.found.get(known)) {
+                let same = share(known, &mut self.kept, self.limits.kept);
                 self.found.insert(path, same);
                 return;
+            } else {
+                names.waiting.push(path.clone());
             }
         }
         // A directory over a directory, as it comes in every archive, changes nothing below; anything else over a
@@ -326,6 +345,16 @@ impl<'w> Unpacker<'w> {
         }
         Ok(())
     }
+}
+
+/// The same file under another name; its content only as long as there is room.
+fn share(entry: &Entry, kept: &mut u64, limit: u64) -> Entry {
+    let mut same = entry.clone();
+    match same.content.is_some() && entry.size <= limit.saturating_sub(*kept) {
+        true => *kept += entry.size,
+        false => same.content = None,
+    }
+    same
 }
 
 /// Rounded up to a multiple of four.

@@ -25,14 +25,14 @@ pub struct Limits {
     pub unpacked: u64,
     /// Entries in all archives.
     pub entries: usize,
-    /// Bytes of file content that are kept.
+    /// Bytes of file content that are kept, and of names.
     pub kept: u64,
 }
 
 impl Default for Limits {
-    /// More than any machine that boots such an image has memory for.
+    /// More than is found anywhere; large images have some hundreds of MiB.
     fn default() -> Self {
-        Self { unpacked: 8 << 30, entries: 500_000, kept: 64 << 20 }
+        Self { unpacked: 1 << 30, entries: 200_000, kept: 32 << 20 }
     }
 }
 

@@ -167,6 +167,18 @@ fn a_bomb_ends() {
     assert_eq!((found.damage, &found.entries[&b"zeros"[..]].content), (None, &None));
 }
 
+/// A hundred thousand names of one file, every other with content: no name is gone through twice.
+#[test]
+fn a_file_with_very_many_names() {
+    let mut bytes = Vec::new();
+    for index in 0..100_000 {
+        push(&mut bytes, 7, 0o10_0644, 9, &format!("n{index}"), if index % 2 == 0 { b"x" } else { b"" });
+    }
+    push(&mut bytes, 0, 0, 1, "TRAILER!!!", b"");
+    let found = read(&bytes);
+    assert_eq!((found.damage, found.entries.len()), (None, 100_000));
+}
+
 #[test]
 fn links_that_lead_round() {
     let found = read(&archive(&[("a -> b", b""), ("b -> a", b""), ("up -> ../../etc", b""), ("etc/", b"")]));

@@ -14,7 +14,7 @@ use super::{Step, cause};
 use crate::trace::{Outcome, StageName};
 
 /// Bytes of an EFI program that are read.
-const MAX_PROGRAM: u64 = 256 << 20;
+const MAX_PROGRAM: u64 = 64 << 20;
 /// Sectors of a core image.
 const MAX_CORE_SECTORS: u64 = 8192;
 /// The type of an EFI system partition in a GPT.
@@ -308,6 +308,10 @@ fn efi_program(
         let symptom = "BdsDxe: failed to load Boot0001: Not Found";
         Step::stops(name, Outcome::NoBootableDevice, cause("esp.loader-pair-broken", symptom), summary)
     };
+    let size = resolve(fs, path.as_bytes()).ok().and_then(|inode| Some(fs.metadata(inode).ok()?.size));
+    if size.is_some_and(|size| size > MAX_PROGRAM) {
+        return Step::unknown(name, format!("{path} is larger than any loader that is known here"));
+    }
     let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(reason) => return not_found(format!("{path}: {reason}")),

@@ -40,6 +40,15 @@ pub(crate) struct Unpacked {
     pub(crate) path: String,
     /// By release, the directory of modules in it.
     pub(crate) releases: BTreeMap<String, Vec<u8>>,
+    /// What can be loaded, by release: the same for every machine.
+    loadable: Mutex<BTreeMap<Option<String>, Arc<Loadable>>>,
+}
+
+/// The modules for one kernel: their indexes and the files that are there, below the kernel's directory.
+#[derive(Default)]
+struct Loadable {
+    modules: Modules,
+    files: BTreeSet<Vec<u8>>,
 }
 
 /// What made an initramfs, and so how it looks for the root file system.
@@ -268,7 +277,7 @@ impl Unpacked {
                 }
             }
         }
-        Self { archive, kind, path, releases }
+        Self { archive, kind, path, releases, loadable: Mutex::default() }
     }
 
     pub(crate) fn has(&self, path: &str) -> bool {
@@ -280,12 +289,23 @@ impl Unpacked {
         ["sbin", "bin", "usr/sbin", "usr/bin"].iter().any(|folder| self.has(&format!("{folder}/{name}")))
     }
 
-    /// What its own index says to be built into a kernel.
-    fn builtin(&self, release: Option<&str>) -> Modules {
-        let base = release.and_then(|release| self.releases.get(release));
-        let path = base.map(|base| [base.as_slice(), b"/modules.builtin"].concat());
-        let text = path.and_then(|path| self.archive.content(&path)).unwrap_or_default();
-        Modules::parse(b"", text, b"", b"")
+    /// What a kernel can load from it, and what its index says to be built in.
+    fn loadable(&self, release: Option<&String>) -> Arc<Loadable> {
+        let mut known = self.loadable.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(release.cloned()).or_insert_with(|| Arc::new(self.loadable_anew(release))).clone()
+    }
+
+    fn loadable_anew(&self, release: Option<&String>) -> Loadable {
+        let Some(base) = release.and_then(|release| self.releases.get(release)) else {
+            return Loadable::default();
+        };
+        let index = |name: &str| {
+            let path = [base.as_slice(), b"/modules.", name.as_bytes()].concat();
+            self.archive.content(&path).unwrap_or_default()
+        };
+        let modules = Modules::parse(index("dep"), index("builtin"), index("alias"), index("softdep"));
+        let below = self.archive.below(base).filter_map(|(path, _)| path.get(base.len() + 1..));
+        Loadable { modules, files: below.map(<[u8]>::to_vec).collect() }
     }
 
     pub(crate) fn text(&self, path: &str) -> Option<String> {
@@ -304,37 +324,39 @@ pub(crate) enum Lack {
     Unknown(String),
 }
 
+/// Where modules are loaded from.
+enum Index {
+    None,
+    Initramfs(Arc<Loadable>),
+    Root(Arc<Modules>),
+}
+
+impl Index {
+    fn modules(&self) -> Option<&Modules> {
+        let modules = match self {
+            Self::None => None,
+            Self::Initramfs(loadable) => Some(&loadable.modules),
+            Self::Root(modules) => Some(&**modules),
+        };
+        modules.filter(|modules| !modules.is_empty())
+    }
+}
+
 /// Which modules a kernel can use at one time: those built in, and those of one directory.
 pub(crate) struct Drivers<'a> {
     /// `None` when nothing is known of the kernel: it is trusted to have what it needs.
     kernel: Option<&'a Kernel>,
-    modules: Option<Arc<Modules>>,
+    index: Index,
     has_file: Box<dyn Fn(&str) -> bool + 'a>,
 }
 
 impl<'a> Drivers<'a> {
     /// In the initramfs.
     pub(crate) fn in_initramfs(kernel: &'a Kernel, unpacked: &'a Unpacked) -> Self {
-        let base = kernel.release.as_ref().and_then(|release| unpacked.releases.get(release)).cloned();
-        let index = |name: &str| -> Vec<u8> {
-            let Some(base) = &base else { return Vec::new() };
-            let path = [base.as_slice(), b"/modules.", name.as_bytes()].concat();
-            unpacked.archive.content(&path).unwrap_or_default().to_vec()
-        };
-        let modules = Modules::parse(&index("dep"), &index("builtin"), &index("alias"), &index("softdep"));
-        let files: BTreeSet<Vec<u8>> = match &base {
-            Some(base) => {
-                let files = unpacked.archive.below(base);
-                files.filter_map(|(path, _)| path.get(base.len() + 1..)).map(<[u8]>::to_vec).collect()
-            }
-            None => BTreeSet::new(),
-        };
-        let modules = (!modules.is_empty()).then(|| Arc::new(modules));
-        Self {
-            kernel: Some(kernel),
-            modules,
-            has_file: Box::new(move |path| files.contains(path.as_bytes())),
-        }
+        let loadable = unpacked.loadable(kernel.release.as_ref());
+        let files = loadable.clone();
+        let has_file = move |path: &str| files.files.contains(path.as_bytes());
+        Self { kernel: Some(kernel), index: Index::Initramfs(loadable), has_file: Box::new(has_file) }
     }
 
     /// On the root file system, once it is mounted.
@@ -343,17 +365,18 @@ impl<'a> Drivers<'a> {
         let has_file = move |path: &str| {
             resolve(&guest.tree, format!("/lib/modules/{release}/{path}").as_bytes()).is_ok()
         };
-        Self { kernel: Some(kernel), modules: kernel.modules.clone(), has_file: Box::new(has_file) }
+        let index = kernel.modules.clone().map_or(Index::None, Index::Root);
+        Self { kernel: Some(kernel), index, has_file: Box::new(has_file) }
     }
 
     /// Every one: for a kernel that is not known.
     pub(crate) fn all() -> Self {
-        Self { kernel: None, modules: None, has_file: Box::new(|_| true) }
+        Self { kernel: None, index: Index::None, has_file: Box::new(|_| true) }
     }
 
     /// None that could be loaded: only what is built in.
     pub(crate) fn built_in(kernel: &'a Kernel) -> Self {
-        Self { kernel: Some(kernel), modules: None, has_file: Box::new(|_| false) }
+        Self { kernel: Some(kernel), index: Index::None, has_file: Box::new(|_| false) }
     }
 
     /// Whether a module is built in or can be loaded with all that it needs.
@@ -361,20 +384,20 @@ impl<'a> Drivers<'a> {
         let Some(kernel) = self.kernel else { return Ok(()) };
         let root = kernel.modules.as_deref();
         if root.is_some_and(|modules| modules.is_builtin(name))
-            || self.modules.as_deref().is_some_and(|modules| modules.is_builtin(name))
+            || self.index.modules().is_some_and(|modules| modules.is_builtin(name))
         {
             return Ok(());
         }
         // The copy in the initramfs knows, too, what is built in.
         let initramfs =
-            kernel.initramfs.as_deref().map(|unpacked| unpacked.builtin(kernel.release.as_deref()));
-        if let Some(builtin) = &initramfs
-            && builtin.is_builtin(name)
+            kernel.initramfs.as_deref().map(|unpacked| unpacked.loadable(kernel.release.as_ref()));
+        if let Some(loadable) = &initramfs
+            && loadable.modules.is_builtin(name)
         {
             return Ok(());
         }
-        let Some(modules) = self.modules.as_deref() else {
-            let is_listed = initramfs.as_ref().is_some_and(|index| !index.is_empty());
+        let Some(modules) = self.index.modules() else {
+            let is_listed = initramfs.as_ref().is_some_and(|loadable| !loadable.modules.is_empty());
             return Err(match root {
                 None if is_listed => Lack::Module(name.to_owned()),
                 Some(root) if root.get(name).is_some() => Lack::Module(name.to_owned()),
