@@ -132,7 +132,7 @@ fn mount(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
     let is_automount = (entry.has_option("x-systemd.automount")
         || entry.has_option("comment=systemd.automount"))
         && !is_root;
-    let pulled_in_by = if is_network(entry) && !is_root { "remote-fs.target" } else { "local-fs.target" };
+    let pulled_in_by = if is_network(entry) { "remote-fs.target" } else { "local-fs.target" };
     let link = |target: &str| {
         if is_nofail { Link::WantedBy(target.into()) } else { Link::RequiredBy(target.into()) }
     };
@@ -142,7 +142,7 @@ fn mount(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
         name: unit_name_from_path(&target, "mount"),
         links: Vec::new(),
         device: device_unit(&what),
-        is_checked: entry.pass != 0 && what.starts_with("/dev/"),
+        is_checked: entry.pass != 0 && what.starts_with("/dev/") && has_checker(&entry.kind.text()),
         device_timeout: device_timeout(entry),
         what,
         target,
@@ -158,7 +158,7 @@ fn mount(entry: &Entry) -> Result<Vec<Unit>, Ignored> {
         };
         units.push(automount);
     }
-    if !explicit.is_empty() && !is_root {
+    if !explicit.is_empty() && !is_root && !is_automount {
         unit.links = explicit;
     } else if !is_noauto && !is_automount {
         unit.links = vec![link(pulled_in_by)];
@@ -202,6 +202,15 @@ fn device_timeout(entry: &Entry) -> Option<Duration> {
         .or_else(|| entry.option_value("comment=systemd.device-timeout"))?;
     let span = guest::time_span(&String::from_utf8_lossy(value))?;
     Some(if span.is_zero() { Duration::MAX } else { span })
+}
+
+/// Types for which there is a program `fsck.TYPE`; without one the generator asks for no check.
+fn has_checker(kind: &str) -> bool {
+    const CHECKED: [&str; 14] = [
+        "", "auto", "ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "msdos", "f2fs", "exfat", "minix", "jfs",
+        "reiserfs",
+    ];
+    CHECKED.contains(&kind)
 }
 
 /// File systems that need the network, by type or by `_netdev`.
@@ -317,7 +326,9 @@ mod tests {
                 let text = std::fs::read_to_string(entry.path()).unwrap();
                 let what = text.lines().find_map(|line| line.strip_prefix("What="));
                 facts.insert(format!("{name} what={}", what.unwrap_or("-").replace("%%", "%")));
-                if text.lines().any(|line| line.starts_with("Requires=systemd-fsck@")) {
+                if text.lines().any(|line| {
+                    line.starts_with("Requires=systemd-fsck@") || line.starts_with("Wants=systemd-fsck@")
+                }) {
                     facts.insert(format!("{name} fsck"));
                 }
             } else {
@@ -491,7 +502,16 @@ mod tests {
                 }
                 text.push('\n');
             }
-            assert_eq!(ours(&text), real(&text), "{text}");
+            let (ours, real) = (ours(&text), real(&text));
+            let only = |one: &BTreeSet<String>, other| {
+                one.difference(other).cloned().collect::<Vec<_>>().join("\n  ")
+            };
+            assert!(
+                ours == real,
+                "{text}ours alone:\n  {}\nthe generator's alone:\n  {}",
+                only(&ours, &real),
+                only(&real, &ours)
+            );
         }
     }
 
