@@ -208,8 +208,9 @@ fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8)
 /// A protective MBR without the GPT that it protects.
 fn has_lost_table(storage: &Storage) -> bool {
     storage.iter().any(|(_, node)| {
-        let has_gpt = matches!(&node.content, Content::Partitions(table) if table.gpt.is_some());
-        matches!(node.kind, NodeKind::Disk(_)) && !has_gpt && is_protective(node)
+        let has_partitions =
+            matches!(&node.content, Content::Partitions(table) if !table.partitions.is_empty());
+        matches!(node.kind, NodeKind::Disk(_)) && !has_partitions && is_protective(node)
     })
 }
 
