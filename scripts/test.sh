@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk fuse3 gdisk genisoimage grub-common grub-efi-amd64-bin grub-emu grub-pc-bin kmod lvm2 mdadm mtools ntfs-3g qemu-utils squashfs-tools systemd xfsprogs xorriso)
+packages=(btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk fuse3 gdisk genisoimage grub-common grub-efi-amd64-bin grub-emu grub-pc-bin kmod lvm2 mdadm mtools ntfs-3g qemu-utils squashfs-tools systemd xfsprogs xorriso xz-utils)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

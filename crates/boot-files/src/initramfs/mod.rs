@@ -21,7 +21,7 @@ const PIECE: usize = 128 << 10;
 /// Bounds on what is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that all archives may unpack to.
+    /// Bytes that all archives may unpack to, and of the file.
     pub unpacked: u64,
     /// Entries in all archives.
     pub entries: usize,
@@ -119,13 +119,24 @@ impl Initramfs {
         let mut unpacker = Unpacker::new(limits, wants);
         let mut found = Self::default();
         loop {
-            source.skip_zeros();
+            // A file may have holes without end.
+            source.skip_zeros(limits.unpacked);
             let offset = source.position();
             let head = source.head();
             if head.is_empty() {
                 break;
             }
             let compression = Compression::recognise(&head, offset);
+            if offset >= limits.unpacked {
+                found.damage = Some(Damage {
+                    segment: offset,
+                    offset,
+                    compression,
+                    reason: format!("more than {} bytes", limits.unpacked),
+                    is_limit: true,
+                });
+                break;
+            }
             unpacker.begin(found.segments.len());
             let result = match compression {
                 Some(Compression::None) => unpacker.archive(&mut source),

@@ -30,9 +30,9 @@ impl<'a> Source<'a> {
         bytes[..bytes.len().min(8)].to_vec()
     }
 
-    /// The padding between archives.
-    pub(super) fn skip_zeros(&mut self) {
-        loop {
+    /// The padding between archives, until the file or `limit` bytes of it end.
+    pub(super) fn skip_zeros(&mut self, limit: u64) {
+        while self.position < limit {
             let Ok(bytes) = self.fill_buf() else { return };
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
             let is_done = zeros < bytes.len() || bytes.is_empty();

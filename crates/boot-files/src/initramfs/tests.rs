@@ -179,6 +179,45 @@ fn a_file_with_very_many_names() {
     assert_eq!((found.damage, found.entries.len()), (None, 100_000));
 }
 
+/// A file that is a hole without end.
+#[test]
+fn padding_ends() {
+    let mut input = BufReader::new(std::io::repeat(0));
+    let limits = Limits { unpacked: 1 << 20, ..Limits::default() };
+    let found = Initramfs::read(&mut input, limits, &|_, _| true).unwrap();
+    assert!(found.damage.unwrap().is_limit);
+}
+
+/// What this project has no encoder for, made by the tools where they are installed.
+#[test]
+fn xz_and_lzma() {
+    for (tool, arguments, compression) in
+        [("xz", &["--check=crc32"][..], Compression::Xz), ("xz", &["--format=lzma"], Compression::Lzma)]
+    {
+        let child = std::process::Command::new(tool)
+            .args(["--compress", "--stdout"])
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            println!("skipped: {tool} is not installed");
+            return;
+        };
+        child.stdin.take().unwrap().write_all(&archive(MAIN)).unwrap();
+        let mut bytes = child.wait_with_output().unwrap().stdout;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        if compression == Compression::Xz {
+            bytes.extend(archive(&[("etc/late", b"x")]));
+        }
+        let found = read(&bytes);
+        assert_eq!(found.damage, None, "{compression}");
+        assert_eq!(found.segments[0].compression, compression);
+        assert_eq!(found.content(b"etc/cmdline"), Some(&b"root=UUID=1"[..]), "{compression}");
+        assert_eq!(found.content(b"etc/late").is_some(), compression == Compression::Xz);
+    }
+}
+
 #[test]
 fn links_that_lead_round() {
     let found = read(&archive(&[("a -> b", b""), ("b -> a", b""), ("up -> ../../etc", b""), ("etc/", b"")]));

@@ -302,9 +302,6 @@ fn efi_program(
 ) -> Step<Loader> {
     let name = StageName::Loader;
     let (disk, id) = place;
-    let bytes = resolve(fs, path.as_bytes())
-        .map_err(|error| error.to_string())
-        .and_then(|inode| filesystem::read_to_end(fs, inode, MAX_PROGRAM).map_err(|error| error.to_string()));
     let not_found = |summary: String| {
         let symptom = "BdsDxe: failed to load Boot0001: Not Found";
         Step::stops(name, Outcome::NoBootableDevice, cause("esp.loader-pair-broken", symptom), summary)
@@ -313,6 +310,9 @@ fn efi_program(
     if size.is_some_and(|size| size > MAX_PROGRAM) {
         return Step::unknown(name, format!("{path} is larger than any loader that is known here"));
     }
+    let bytes = resolve(fs, path.as_bytes())
+        .map_err(|error| error.to_string())
+        .and_then(|inode| filesystem::read_to_end(fs, inode, MAX_PROGRAM).map_err(|error| error.to_string()));
     let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(reason) => return not_found(format!("{path}: {reason}")),
@@ -327,7 +327,8 @@ fn efi_program(
         return Step::goes(name, summary, Loader { firmware: Firmware::Uefi, disk, core, program });
     }
     let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    if depth == 0 && has(b"s\0h\0i\0m\0") || has(b"shim,") {
+    // One that follows another would load itself.
+    if depth == 0 && (has(b"s\0h\0i\0m\0") || has(b"shim,")) {
         let second = format!("{directory}/grubx64.efi");
         let has_second = resolve(fs, second.as_bytes()).is_ok();
         let fallback = format!("{directory}/fbx64.efi");
@@ -347,4 +348,42 @@ fn efi_program(
         "not a loader that is known here"
     };
     Step::unknown(name, format!("{path} is {what}, which is not followed yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use filesystem::MemoryFs;
+
+    use super::super::Next;
+    use super::*;
+
+    /// A PE program without sections that holds `text`.
+    fn program_with(text: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 0x80];
+        bytes[..2].copy_from_slice(b"MZ");
+        bytes[0x3c] = 0x40;
+        bytes[0x40..0x44].copy_from_slice(b"PE\0\0");
+        bytes.extend(text);
+        bytes
+    }
+
+    #[test]
+    fn a_shim_that_loads_itself_ends() {
+        let fs = MemoryFs::new()
+            .file("/EFI/BOOT/BOOTX64.EFI", program_with(b"shim,4"))
+            .file("/EFI/BOOT/grubx64.efi", program_with(b"shim,4"));
+        let step = efi_program(&Storage::default(), &fs, (0, NodeId(0)), REMOVABLE, 0);
+        assert!(matches!(step.next, Next::Unknown), "{:?}", step.stages);
+    }
+
+    #[test]
+    fn programs_that_are_cut() {
+        let mut bytes = program_with(b"");
+        assert_eq!(judge_program(&bytes), Ok(()));
+        bytes[0x46] = 1;
+        assert_eq!(judge_program(&bytes), Err("is cut off"));
+        bytes[0x3c] = 0xff;
+        assert_eq!(judge_program(&bytes), Err("is not an EFI program"));
+        assert_eq!(judge_program(b"MZ"), Err("is not an EFI program"));
+    }
 }

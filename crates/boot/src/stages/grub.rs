@@ -120,10 +120,12 @@ pub(crate) fn run(
         Firmware::Uefi => Platform::Efi,
     };
     let mut world = GrubWorld::new(storage, hardware, loader.disk, platform, &loader.core.modules);
+    // Its own code, which knows better, is found by its prefix.
+    world.set_build(release(guest, None).1);
     let (device, directory) = match prefix(&world, storage, loader) {
         Ok(found) => found,
-        Err(message) => {
-            let (rule, text) = message;
+        Err(NoPrefix::Unknown(reason)) => return Step::unknown(StageName::Loader, reason),
+        Err(NoPrefix::Error(rule, text)) => {
             return Step::stops(
                 StageName::Loader,
                 Outcome::GrubRescue,
@@ -155,13 +157,16 @@ pub(crate) fn run(
     follow(&world, storage, guest, &run, &format!("{directory}/grub.cfg"), &device)
 }
 
+/// Why GRUB does not reach its own files.
+enum NoPrefix {
+    /// The rule, and GRUB's message.
+    Error(&'static str, String),
+    Unknown(String),
+}
+
 /// Device and directory of GRUB's files, as the core image finds them.
-fn prefix(
-    world: &GrubWorld<'_>,
-    storage: &Storage,
-    loader: &Loader,
-) -> Result<(String, String), (&'static str, String)> {
-    let unresolvable = |text: String| ("grub.core-prefix-unresolvable", text);
+fn prefix(world: &GrubWorld<'_>, storage: &Storage, loader: &Loader) -> Result<(String, String), NoPrefix> {
+    let unresolvable = |text: String| NoPrefix::Error("grub.core-prefix-unresolvable", text);
     let mut root: Option<String> = None;
     let mut prefix = loader.core.prefix.clone().unwrap_or_default();
     for line in String::from_utf8_lossy(loader.core.config.as_deref().unwrap_or_default()).lines() {
@@ -177,7 +182,8 @@ fn prefix(
                 };
                 match world.search(&request) {
                     Answer::Known(Some(found)) => root = Some(found),
-                    _ => return Err(unresolvable(format!("no such device: {uuid}"))),
+                    Answer::Known(None) => return Err(unresolvable(format!("no such device: {uuid}"))),
+                    Answer::Unknown(reason) => return Err(NoPrefix::Unknown(reason)),
                 }
             }
             ["set", assignment] => {
@@ -217,7 +223,7 @@ fn prefix(
                 _ if device.starts_with("lvm") => "lvm.pv-missing",
                 _ => "grub.core-prefix-unresolvable",
             };
-            Err((rule, error.text))
+            Err(NoPrefix::Error(rule, error.text))
         }
     }
 }

@@ -221,9 +221,6 @@ pub(crate) fn run(
     let search = Search { storage, guest, kernel, unpacked, root };
     let drivers = Drivers::in_initramfs(kernel, unpacked);
     let mut devices = Devices::new(storage, hardware, firmware, &drivers);
-    if let Some(reason) = search.kernel_mismatch() {
-        return reason;
-    }
     let mut step = match unpacked.kind {
         Kind::Dracut => search.dracut(&mut devices, &drivers),
         Kind::InitramfsTools => search.initramfs_tools(&mut devices, &drivers),
@@ -294,16 +291,6 @@ struct Search<'a> {
 impl Search<'_> {
     fn cause_of_image(&self, rule: &'static str, symptom: &str) -> Cause {
         Cause { file: self.unpacked.path.clone(), ..cause(rule, symptom) }
-    }
-
-    /// Modules for another kernel are none.
-    fn kernel_mismatch(&self) -> Option<Step<Root>> {
-        let release = self.kernel.release.as_ref()?;
-        if self.unpacked.releases.is_empty() || self.unpacked.releases.contains_key(release) {
-            return None;
-        }
-        // With everything built in it does not matter; what follows decides.
-        None
     }
 
     /// Drivers for the layers between disks and the root file system.
@@ -481,19 +468,18 @@ impl Search<'_> {
         let give_up =
             |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
         let alert = format!("ALERT!  {spec} does not exist.  Dropping to a shell!");
-        if let Some(step) = self.locked(devices) {
-            return step;
-        }
         match devices.find(&device_of(spec)) {
             Found::Node(id) => self.mount(id, drivers, &give_up, Kind::InitramfsTools),
             Found::Nothing(Some((rule, reason))) => give_up(self.cause_of_image(rule, &alert), reason),
-            Found::Nothing(None) => match self.damaged_layer(devices) {
-                Some((rule, reason)) => give_up(cause(rule, alert), reason),
-                None => give_up(
-                    place.cause(unresolved(spec), alert),
-                    format!("nothing is {spec} on this machine"),
-                ),
-            },
+            Found::Nothing(None) => {
+                self.locked(devices, &give_up).unwrap_or_else(|| match self.damaged_layer(&device_of(spec)) {
+                    Some((rule, reason)) => give_up(cause(rule, alert), reason),
+                    None => give_up(
+                        place.cause(unresolved(spec), alert),
+                        format!("nothing is {spec} on this machine"),
+                    ),
+                })
+            }
             Found::Extra => give_up(
                 place.cause(unresolved(spec), alert),
                 format!("{spec} is a further disk without this content"),
@@ -503,66 +489,67 @@ impl Search<'_> {
         }
     }
 
-    /// A container that asks for its passphrase, since it was not given.
-    fn locked(&self, devices: &Devices<'_>) -> Option<Step<Root>> {
-        let texts =
-            ["cryptroot/crypttab", "etc/crypttab"].map(|file| self.unpacked.text(file).unwrap_or_default());
-        let sources: Vec<String> = texts
-            .iter()
-            .flat_map(|text| text.lines())
-            .filter_map(|line| line.split_whitespace().nth(1).and_then(|source| udev_node(source.as_bytes())))
-            .collect();
-        for source in sources {
-            match devices.find(&source) {
-                Found::Node(id) => {
-                    let node = self.storage.node(id);
-                    if matches!(&node.content, Content::Encrypted(container) if container.locked.is_some()) {
-                        let summary = format!("{} asks for its passphrase, which was not given", node.path);
-                        let cause = Cause {
-                            file: "/etc/crypttab".into(),
-                            ..cause("luks.header-or-key", "Please unlock disk")
-                        };
-                        return Some(Step {
-                            stages: vec![stage(StageName::Root, Verdict::Fail, summary)],
-                            next: Next::Stops(Stop { outcome: Outcome::LuksPrompt, cause: Some(cause) }),
-                        });
+    /// What keeps an encrypted device closed that the image would open, once the root file system was not found.
+    fn locked(
+        &self,
+        devices: &Devices<'_>,
+        give_up: &dyn Fn(Cause, String) -> Step<Root>,
+    ) -> Option<Step<Root>> {
+        for file in ["cryptroot/crypttab", "etc/crypttab"] {
+            let text = self.unpacked.text(file).unwrap_or_default();
+            for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+                let mut words = line.split_whitespace().skip(1);
+                let Some(source) = words.next().and_then(|source| udev_node(source.as_bytes())) else {
+                    continue;
+                };
+                let is_typed = matches!(words.next(), None | Some("none" | "-"));
+                match devices.find(&source) {
+                    Found::Node(id) if self.is_locked(id) => return Some(self.prompt(id, is_typed)),
+                    Found::Nothing(None) => {
+                        let summary = format!("nothing is {source}, which is to be opened first");
+                        let symptom = format!("Waiting for encrypted source device {source}...");
+                        return Some(give_up(cause("luks.header-or-key", symptom), summary));
                     }
+                    _ => {}
                 }
-                Found::Nothing(None) => {
-                    let summary = format!("nothing is {source}, from which the root file system is opened");
-                    let symptom = format!("Waiting for encrypted source device {source}...");
-                    let cause = cause("luks.header-or-key", symptom);
-                    return Some(Step::stops(StageName::Root, Outcome::InitramfsShell, cause, summary));
-                }
-                _ => {}
             }
         }
         None
     }
 
-    /// A layer below a name that nothing has: metadata that are damaged.
-    fn damaged_layer(&self, devices: &Devices<'_>) -> Option<(&'static str, String)> {
-        let spec = device_of(&self.root.0);
-        let lv = last(self.kernel, "rd.lvm.lv=").map(|(volume, _)| volume);
-        let group =
-            lv.as_deref().and_then(|volume| volume.split('/').next()).map(str::to_owned).or_else(|| {
-                spec.strip_prefix("/dev/mapper/").and_then(|name| name.split('-').next()).map(str::to_owned)
-            });
-        let is_known = |group: &str| self.storage.groups.iter().any(|found| found.name == group);
-        if spec.starts_with("/dev/") && group.as_deref().is_some_and(|group| !is_known(group)) && lv.is_some()
-        {
-            return match self.storage.pvs.first() {
-                Some((id, _)) => {
-                    let path = &self.storage.node(*id).path;
-                    Some((
-                        "lvm.metadata-damaged",
-                        format!("{path} is a physical volume without readable metadata"),
-                    ))
-                }
-                None => Some(("lvm.pv-missing", "no disk holds a physical volume".into())),
-            };
+    fn is_locked(&self, id: NodeId) -> bool {
+        matches!(&self.storage.node(id).content, Content::Encrypted(container) if container.locked.is_some())
+    }
+
+    /// A device that asks for its passphrase, since it was not given here.
+    fn prompt(&self, id: NodeId, is_typed: bool) -> Step<Root> {
+        let path = &self.storage.node(id).path;
+        if !is_typed {
+            return Step::unknown(StageName::Root, format!("{path} is opened by a key that was not given"));
         }
-        let _ = devices;
+        let cause =
+            Cause { file: "/etc/crypttab".into(), ..cause("luks.header-or-key", "Please unlock disk") };
+        let summary = format!("{path} asks for its passphrase, which was not given");
+        Step {
+            stages: vec![stage(StageName::Root, Verdict::Fail, summary)],
+            next: Next::Stops(Stop { outcome: Outcome::LuksPrompt, cause: Some(cause) }),
+        }
+    }
+
+    /// A layer below a name that nothing has: members whose metadata are damaged, so that nothing claims them.
+    fn damaged_layer(&self, device: &str) -> Option<(&'static str, String)> {
+        let is_volume = last(self.kernel, "rd.lvm.lv=").is_some() || device.starts_with("/dev/mapper/");
+        let unclaimed = self
+            .storage
+            .iter()
+            .find(|(_, node)| matches!(node.content, Content::PhysicalVolume { group: None, .. }));
+        if let (true, Some((_, node))) = (is_volume, unclaimed) {
+            let reason = format!("{} is a physical volume without readable metadata", node.path);
+            return Some(("lvm.metadata-damaged", reason));
+        }
+        if is_volume && self.storage.pvs.is_empty() {
+            return Some(("lvm.pv-missing", "no disk holds a physical volume".into()));
+        }
         let is_raid = |node: &storage::Node| matches!(&node.kind, NodeKind::Partition(found) if found.type_id.eq_ignore_ascii_case("fd"));
         let raid = self.storage.iter().find(|(_, node)| is_raid(node) && node.content_type().is_none());
         raid.map(|(_, node)| ("md.degraded-or-missing", format!("{} is no member of an array", node.path)))
@@ -624,17 +611,17 @@ impl Search<'_> {
                 .into_iter()
                 .map(|(device, file)| (device, "initramfs.stale-wait-device", GuestPlace { file, line: 1 })),
         );
-        if let Some(step) = self.locked(devices) {
-            return step;
-        }
         for (argument, place) in &arguments {
             let Some(uuid) = argument.strip_prefix("rd.luks.uuid=") else { continue };
             let uuid = uuid.trim_start_matches("luks-");
-            let is_there = self.storage.iter().any(|(_, node)| {
+            let found = self.storage.iter().find(|(_, node)| {
                 matches!(node.content, Content::Encrypted(_))
                     && node.uuid().is_some_and(|found| found.starts_with(uuid))
             });
-            if !is_there {
+            if let Some((id, _)) = found.filter(|(id, _)| self.is_locked(*id)) {
+                return self.prompt(id, true);
+            }
+            if found.is_none() {
                 let warning = format!("Warning: crypto LUKS UUID {uuid} not found");
                 let summary = format!("nothing encrypted has the UUID {uuid}");
                 return give_up(place.cause("cmdline.rd-device-missing", warning), summary);
@@ -655,7 +642,10 @@ impl Search<'_> {
                     return give_up(cause, reason);
                 }
                 Found::Nothing(None) => {
-                    return match self.damaged_layer(devices) {
+                    if let Some(step) = self.locked(devices, &give_up) {
+                        return step;
+                    }
+                    return match self.damaged_layer(&device) {
                         Some((rule, reason)) => give_up(cause(rule, warning), reason),
                         None => give_up(
                             place.cause(rule, warning),

@@ -19,6 +19,8 @@ use crate::trace::{Cause, Outcome, StageName};
 
 /// Bytes of an index of modules, or of a kernel's configuration.
 const MAX_INDEX: u64 = 16 << 20;
+/// Files that an initramfs is put together from; microcode, the image and some more.
+const MAX_PARTS: usize = 64;
 /// Bytes of a file in an initramfs that is kept.
 const MAX_KEPT: u64 = 4 << 20;
 
@@ -196,6 +198,10 @@ impl Cache {
             return Ok(found.clone());
         }
         let path = files.last().map(|file| file.guest_path.clone()).unwrap_or_default();
+        // Each part lies one deeper in the reader below.
+        if files.len() > MAX_PARTS {
+            return Err(format!("{path}: more than {MAX_PARTS} parts of an initramfs"));
+        }
         let mut parts: Box<dyn Read> = Box::new(io::empty());
         for file in files {
             let inode = resolve(file.fs.as_ref(), &file.path).map_err(|error| error.to_string())?;
