@@ -380,7 +380,8 @@ mod tests {
     fn programs_that_are_cut() {
         let mut bytes = program_with(b"");
         assert_eq!(judge_program(&bytes), Ok(()));
-        bytes[0x46] = 1;
+        // One section of 255 bytes, which the file does not have.
+        (bytes[0x46], bytes[0x58 + 16]) = (1, 0xff);
         assert_eq!(judge_program(&bytes), Err("is cut off"));
         bytes[0x3c] = 0xff;
         assert_eq!(judge_program(&bytes), Err("is not an EFI program"));
