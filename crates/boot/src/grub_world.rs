@@ -3,6 +3,7 @@
 //! GRUB reads file systems without replaying their journals, so every file is looked for in the boot loader's view.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use filesystem::path::{PathError, resolve};
@@ -13,6 +14,9 @@ use crate::grub::{
     Answer, ErrorCode, GrubError, Lookup, Place, Platform, ProbeWhat, SearchBy, SearchRequest, World,
 };
 
+/// Files that one script may look up, where reading a directory counts as [`DIRECTORY`] of them.
+const BUDGET: usize = 100_000;
+const DIRECTORY: usize = 200;
 /// Bytes of a module.
 const MAX_MODULE: u64 = 4 << 20;
 /// The number of the subvolume that holds all others.
@@ -107,6 +111,8 @@ pub(crate) struct GrubWorld<'a> {
     /// Where modules are: device and directory, once it is known.
     prefix: Option<(String, String)>,
     trees: Mutex<BTreeMap<NodeId, Arc<dyn FileSystem>>>,
+    /// What may still be looked up: a script of thousands of searches over thousands of partitions has no end that matters.
+    budget: AtomicUsize,
 }
 
 impl<'a> GrubWorld<'a> {
@@ -127,6 +133,7 @@ impl<'a> GrubWorld<'a> {
             core: core.iter().cloned().collect(),
             prefix: None,
             trees: Mutex::default(),
+            budget: AtomicUsize::new(BUDGET),
         };
         // The drive that a BIOS started is the first; UEFI's handles come in the order of the slots.
         let mut slots: Vec<Option<usize>> = hardware.slots.iter().map(|slot| slot.disk).collect();
@@ -287,8 +294,17 @@ impl<'a> GrubWorld<'a> {
         self.prefix.as_ref().map(|(_, directory)| format!("{directory}/{platform}/{name}.mod"))
     }
 
+    /// Takes from what may be looked up; whether there was as much.
+    fn spend(&self, units: usize) -> bool {
+        let left = |left: usize| left.checked_sub(units);
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    }
+
     /// The tree on a device as GRUB sees it, or its error.
     fn fs(&self, place: Place<'_>) -> Result<Answer<Arc<dyn FileSystem>>, GrubError> {
+        if !self.spend(1) {
+            return Ok(Answer::Unknown("more files than are looked up for one boot".into()));
+        }
         let id = self.resolve(place.device)?;
         let node = self.storage.node(id);
         let Content::FileSystem { identity, .. } = &node.content else {
@@ -441,6 +457,9 @@ impl World for GrubWorld<'_> {
     }
 
     fn list(&self, place: Place<'_>, path: &[u8]) -> Answer<Result<Vec<Vec<u8>>, GrubError>> {
+        if !self.spend(DIRECTORY) {
+            return Answer::Unknown("more files than are looked up for one boot".into());
+        }
         let list = |fs: &dyn FileSystem| {
             let inode = resolve(fs, path).map_err(|_| GrubError::file_not_found(path))?;
             let entries = fs.read_dir(inode).map_err(|_| GrubError::file_not_found(path))?;

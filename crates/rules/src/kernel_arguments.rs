@@ -210,11 +210,20 @@ fn is_grubenv(file: &GuestFile) -> bool {
 /// The words of one line of a file that reach a kernel.
 fn words_at(file: &GuestFile, line: usize) -> Vec<String> {
     let Some(bytes) = file.text() else { return Vec::new() };
-    let line_of = |at: usize| bytes.iter().take(at).filter(|byte| **byte == b'\n').count().saturating_add(1);
+    // The line is found once: a file may have as many words as half its bytes.
+    let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    let start = match line.checked_sub(2) {
+        None => 0,
+        Some(before) => match ends.nth(before) {
+            Some(end) => end.saturating_add(1),
+            None => return Vec::new(),
+        },
+    };
+    let end = ends.next().unwrap_or(bytes.len());
     words_of(file)
         .into_iter()
         .flat_map(|words| split(bytes, words.span))
-        .filter(|span| line_of(span.start) == line)
+        .filter(|span| (start..=end).contains(&span.start))
         .filter_map(|span| text(bytes.get(span)?))
         .collect()
 }
