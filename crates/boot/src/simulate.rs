@@ -5,7 +5,7 @@ use std::time::Duration;
 use guest::Guest;
 use storage::{DeviceNames, Firmware, Hardware, Storage};
 
-use crate::stages::initramfs::Devices;
+use crate::stages::devices::Devices;
 use crate::stages::kernel::{Cache, Drivers, Kernel};
 use crate::stages::{Next, Step, firmware, grub, init, initramfs, kernel, local_fs, stage};
 use crate::trace::{BootTrace, Cause, Outcome, StageName, Verdict};

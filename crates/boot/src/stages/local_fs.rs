@@ -7,7 +7,7 @@ use guest::Guest;
 use guest_files::fstab::Entry;
 use storage::{Content, NodeId, Storage, udev_node};
 
-use super::initramfs::{Devices, Found};
+use super::devices::{Devices, Found};
 use super::kernel::{Drivers, Lack};
 use crate::fstab::{self, Unit};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};

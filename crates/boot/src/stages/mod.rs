@@ -1,5 +1,6 @@
 //! The stages of a boot, each on what the one before found.
 
+pub(crate) mod devices;
 pub(crate) mod firmware;
 pub(crate) mod grub;
 pub(crate) mod init;

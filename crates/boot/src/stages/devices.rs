@@ -1,0 +1,183 @@
+//! The devices that a system sees at one time: those that its drivers bring up, whose tables it takes and whose layers it makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use storage::{
+    Content, DeviceNames, Firmware, Hardware, NodeId, NodeKind, Slot, Storage, Target, depends_on_machine,
+    kernel_disk_name, udev_node,
+};
+
+use super::kernel::{Drivers, Lack};
+
+/// Devices as they appear with given drivers.
+pub(crate) struct Devices<'a> {
+    storage: &'a Storage,
+    /// The names of what is there.
+    pub(super) names: DeviceNames,
+    /// Slots whose disks no driver brings up.
+    undriven: Vec<(Slot, Lack)>,
+    /// Nodes that are not made, though their disks are there: the rule, and why.
+    blocked: BTreeMap<NodeId, (&'static str, String)>,
+    /// Names that a crypttab gives.
+    mapped: BTreeMap<String, NodeId>,
+}
+
+/// What a name leads to.
+pub(crate) enum Found {
+    Node(NodeId),
+    /// A further disk without content.
+    Extra,
+    /// Several claim it.
+    Ambiguous,
+    /// Nothing: because of this rule, for this reason; without one, nothing has such a name at all.
+    Nothing(Option<(&'static str, String)>),
+    /// Cannot be said.
+    Unknown(String),
+}
+
+impl<'a> Devices<'a> {
+    pub(crate) fn new(
+        storage: &'a Storage,
+        hardware: &Hardware,
+        firmware: Firmware,
+        drivers: &Drivers<'_>,
+    ) -> Self {
+        let mut undriven = Vec::new();
+        let mut visible = Hardware { slots: Vec::new(), ..hardware.clone() };
+        for slot in &hardware.slots {
+            match drivers.bus(slot.bus) {
+                Ok(()) => visible.slots.push(*slot),
+                Err(lack) => undriven.push((*slot, lack)),
+            }
+        }
+        let mut devices = Self {
+            storage,
+            names: DeviceNames::new(storage, &visible),
+            undriven,
+            blocked: BTreeMap::new(),
+            mapped: BTreeMap::new(),
+        };
+        devices.block_partitions(firmware);
+        // What only we conclude, lvm2 does not see.
+        for (id, pv) in storage.pvs.iter().filter(|(_, pv)| pv.label_sector.is_none()) {
+            let reason = format!("the label of the physical volume {} is lost", pv.uuid);
+            devices.block(*id, "lvm.pv-missing", reason);
+        }
+        devices
+    }
+
+    /// Partitions of tables that Linux does not take. OVMF writes a good copy over a bad one before.
+    fn block_partitions(&mut self, firmware: Firmware) {
+        for (id, node) in self.storage.iter() {
+            let Content::Partitions(table) = &node.content else { continue };
+            let judges = &table.judges;
+            let is_mended = firmware == Firmware::Uefi && judges.ovmf.is_accepted();
+            if let volume::Judgement::Rejects { reason } = &judges.linux
+                && !is_mended
+            {
+                for (child, node) in self.storage.children(id) {
+                    if matches!(node.kind, NodeKind::Partition(_)) {
+                        self.blocked.insert(child, ("gpt.primary-invalid", reason.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn block(&mut self, id: NodeId, rule: &'static str, reason: impl Into<String>) {
+        self.blocked.insert(id, (rule, reason.into()));
+    }
+
+    /// The names that a crypttab gives to what it opens.
+    pub(crate) fn add_crypttab(&mut self, text: &str) {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [name, source, ..] = words.as_slice() else { continue };
+            let Some(path) = udev_node(source.as_bytes()) else { continue };
+            let Some(Target::Node(container)) = self.names.get(&path) else { continue };
+            let opened = self
+                .storage
+                .children(container)
+                .find(|(_, node)| matches!(node.kind, NodeKind::Decrypted { .. }));
+            if let Some((id, _)) = opened {
+                self.mapped.insert(format!("/dev/mapper/{name}"), id);
+            }
+        }
+    }
+
+    /// What `path` leads to.
+    pub(crate) fn find(&self, path: &str) -> Found {
+        let target = self.mapped.get(path).map(|id| Target::Node(*id)).or_else(|| self.names.get(path));
+        match target {
+            Some(Target::Node(id)) => match self.block_of(id) {
+                Some((rule, reason)) => Found::Nothing(Some((rule, reason))),
+                None => Found::Node(id),
+            },
+            Some(Target::Extra) => Found::Extra,
+            Some(Target::Ambiguous) => Found::Ambiguous,
+            None if depends_on_machine(path) => {
+                Found::Unknown(format!("{path} is made from what only the machine knows"))
+            }
+            None => self.missing(path),
+        }
+    }
+
+    /// Why nothing has this name: a disk without a driver, or no disk at all.
+    fn missing(&self, path: &str) -> Found {
+        if self.undriven.is_empty() {
+            return Found::Nothing(None);
+        }
+        // Whether it would be there with all drivers.
+        let all = Hardware { slots: self.undriven.iter().map(|(slot, _)| *slot).collect(), firmware: None };
+        let would_be =
+            DeviceNames::new(self.storage, &all).get(path).is_some() || kernel_disk_name(path).is_some();
+        let Some((slot, lack)) = self.undriven.first().filter(|_| would_be) else {
+            // A volume over several disks needs each of them.
+            return self.missing_part(path);
+        };
+        self.lack(slot, lack)
+    }
+
+    fn missing_part(&self, path: &str) -> Found {
+        let slots = self.storage.iter().filter_map(|(_, node)| match node.kind {
+            NodeKind::Disk(disk) => Some(disk),
+            _ => None,
+        });
+        let bus = self.undriven.first().map_or(storage::Bus::VirtioBlk, |(slot, _)| slot.bus);
+        let all =
+            Hardware { slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(), firmware: None };
+        match (DeviceNames::new(self.storage, &all).get(path), self.undriven.first()) {
+            (Some(_), Some((slot, lack))) => self.lack(slot, lack),
+            _ => Found::Nothing(None),
+        }
+    }
+
+    fn lack(&self, slot: &Slot, lack: &Lack) -> Found {
+        match lack {
+            Lack::Module(module) => Found::Nothing(Some((
+                "initramfs.missing-driver",
+                format!("disks on {} need the module {module}, which is not there", slot.bus),
+            ))),
+            Lack::NotInKernel(module) => Found::Nothing(Some((
+                "kernel.bus-driver-unavailable",
+                format!("this kernel has no {module}, which disks on {} need", slot.bus),
+            ))),
+            Lack::Unknown(reason) => Found::Unknown(reason.clone()),
+        }
+    }
+
+    fn block_of(&self, id: NodeId) -> Option<(&'static str, String)> {
+        let mut todo = vec![id];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            if let Some(block) = self.blocked.get(&id) {
+                return Some(block.clone());
+            }
+            todo.extend(&self.storage.node(id).parents);
+        }
+        None
+    }
+}
