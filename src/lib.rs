@@ -154,7 +154,8 @@ pub fn mend(
 fn same_bus(machines: &[Machine], guests: &[Guest]) -> Vec<Machine> {
     let mut buses = guests.iter().map(|guest| guest.bus.unwrap_or(Bus::VirtioBlk));
     let bus = buses.next().filter(|first| buses.all(|other| other == *first));
-    machines.iter().map(|machine| Machine { bus: machine.bus.or(bus), ..machine.clone() }).collect()
+    let kept = |machine: &Machine| if machine.defined.is_some() { machine.bus } else { machine.bus.or(bus) };
+    machines.iter().map(|machine| Machine { bus: kept(machine), ..machine.clone() }).collect()
 }
 
 /// `/etc/fstab:4`, or `disk0, sector 0`.

@@ -6,10 +6,12 @@ use std::str::FromStr;
 use guest::Guest;
 use storage::{Bus, Firmware, Hardware, Slot};
 
-/// A machine, relative to what the guest's own files speak of.
+/// A machine, relative to its definition, or to what the guest's own files speak of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
-    /// The bus of its disks; `None` is the one that the guest's files speak of, else virtio-blk.
+    /// What a definition says of it; all else is a change to that.
+    pub defined: Option<Hardware>,
+    /// The bus of its disks; `None` is the defined one, else that which the guest's files speak of, else virtio-blk.
     pub bus: Option<Bus>,
     /// In which order its disks are enumerated.
     pub order: DiskOrder,
@@ -17,6 +19,8 @@ pub struct Machine {
     pub firmware: Option<Firmware>,
     /// Disks, by index, that are not attached.
     pub absent: Vec<usize>,
+    /// Whether it is a copy: serial numbers are others.
+    pub is_clone: bool,
 }
 
 /// The order of the disks.
@@ -72,19 +76,24 @@ impl Machine {
 
     /// The hardware that this is with `disks` disks, for `guest` where one was found.
     pub fn hardware(&self, guest: Option<&Guest>, disks: usize) -> Hardware {
-        let bus = self.bus.or(guest.and_then(|guest| guest.bus)).unwrap_or(Bus::VirtioBlk);
-        let hardware = match &self.order {
-            DiskOrder::ExtraFirst(count) => Hardware::new(bus, disks).with_extra_first(*count),
-            DiskOrder::Permuted(order) => {
-                let given = order.iter().copied().filter(|disk| *disk < disks);
-                let rest = (0..disks).filter(|disk| !order.contains(disk));
-                let slots = given.chain(rest).map(|disk| Slot { bus, disk: Some(disk) }).collect();
-                Hardware { slots, firmware: None }
-            }
+        let mut hardware = match &self.defined {
+            Some(defined) => defined.clone(),
+            None => Hardware::new(guest.and_then(|guest| guest.bus).unwrap_or(Bus::VirtioBlk), disks),
         };
-        let is_there = |slot: &Slot| slot.disk.is_none_or(|disk| !self.absent.contains(&disk));
-        let slots = hardware.slots.into_iter().filter(is_there).collect();
-        Hardware { slots, firmware: self.firmware }
+        if let Some(bus) = self.bus {
+            hardware.slots.iter_mut().for_each(|slot| slot.bus = bus);
+        }
+        match &self.order {
+            DiskOrder::ExtraFirst(count) => hardware = hardware.with_extra_first(*count),
+            DiskOrder::Permuted(order) => {
+                let place = |slot: &Slot| order.iter().position(|disk| Some(*disk) == slot.disk);
+                hardware.slots.sort_by_key(|slot| place(slot).unwrap_or(usize::MAX));
+            }
+        }
+        hardware.slots.retain(|slot| slot.disk.is_none_or(|disk| !self.absent.contains(&disk)));
+        hardware.firmware = self.firmware.or(hardware.firmware);
+        hardware.is_clone |= self.is_clone;
+        hardware
     }
 }
 
@@ -99,6 +108,9 @@ impl fmt::Display for Machine {
         }
         for disk in &self.absent {
             write!(f, ", without disk{disk}")?;
+        }
+        if self.is_clone {
+            f.write_str(", cloned")?;
         }
         if let Some(bus) = self.bus {
             write!(f, ", on {bus}")?;

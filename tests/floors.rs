@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 9] = [
         "filesystem-xfs",
     ],
     &["storage"],
-    &["guest"],
+    &["definition", "guest"],
     &["boot", "repair", "export-fuse"],
     &["rules"],
 ];

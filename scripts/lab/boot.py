@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots disks in QEMU (TCG, no network) on throw-away overlays and says how far the guest got.
 
-    boot.py DISK... [--bus virtio-blk|virtio-scsi|sata|ide|nvme] [--firmware bios|uefi] [--first N]
+    boot.py DISK... [--bus virtio-blk|virtio-scsi|sata|ide|nvme|pvscsi|lsi53c895a|lsisas|megasas] [--firmware bios|uefi] [--first N]
             [--send REGEX=TEXT] [--check] [--log FILE]
 
 The images are never written. `--first N` puts N blank disks before the guest's own; the firmware still boots
@@ -15,6 +15,9 @@ import argparse, json, os, re, select, shutil, subprocess, sys, tempfile, time
 
 LAB = os.environ.get("LAB", os.path.expanduser("~/guestmend-lab"))
 OVMF = "/usr/share/OVMF/OVMF_%s_4M.fd"
+
+# QEMU's name of the controller.
+SCSI = {"pvscsi": "pvscsi", "lsi53c895a": "lsi53c895a", "lsisas": "mptsas1068", "megasas": "megasas"}
 
 # What the console shows in each outcome. Where several match, the first listed wins.
 OUTCOMES = [(name, re.compile(pattern, re.M)) for name, pattern in [
@@ -103,10 +106,12 @@ def command(disks, bus, firmware, folder):
         line += ["-drive", "if=pflash,format=raw,readonly=on,file=" + OVMF % "CODE", "-drive", "if=pflash,format=raw,file=" + folder + "/vars.fd"]
     if bus == "virtio-scsi":
         line += ["-device", "virtio-scsi-pci,id=scsi0,addr=0x5"]
+    elif bus in SCSI:
+        line += ["-device", SCSI[bus] + ",id=scsi0,addr=0x5"]
     for i, (file, kind, order) in enumerate(disks):
         device = {"virtio-blk": "virtio-blk-pci,drive=d%d,addr=0x%x" % (i, 5 + i), "virtio-scsi": "scsi-hd,drive=d%d,bus=scsi0.0,scsi-id=%d" % (i, i),
                   "sata": "ide-hd,drive=d%d,bus=ide.%d" % (i, i), "ide": "ide-hd,drive=d%d,bus=ide.%d,unit=%d" % (i, i // 2, i % 2),
-                  "nvme": "nvme,drive=d%d,serial=lab%d,addr=0x%x" % (i, i, 5 + i)}[bus]
+                  "nvme": "nvme,drive=d%d,serial=lab%d,addr=0x%x" % (i, i, 5 + i)}.get(bus, "scsi-hd,drive=d%d,bus=scsi0.0,scsi-id=%d" % (i, i))
         line += ["-drive", "if=none,id=d%d,format=%s,file=%s,cache=unsafe" % (i, kind, file), "-device", "%s,bootindex=%d" % (device, order)]
     return line
 
@@ -279,7 +284,7 @@ def boot(disks, bus="virtio-blk", firmware="bios", first=0, send=(), timeout=420
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("disks", nargs="+")
-    parser.add_argument("--bus", default="virtio-blk", choices=["virtio-blk", "virtio-scsi", "sata", "ide", "nvme"])
+    parser.add_argument("--bus", default="virtio-blk", choices=["virtio-blk", "virtio-scsi", "sata", "ide", "nvme", *SCSI])
     parser.add_argument("--firmware", default="bios", choices=["bios", "uefi"])
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--send", action="append", default=[])

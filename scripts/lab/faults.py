@@ -547,6 +547,35 @@ def lvm_filter_root_only(m):
     m.edit("/etc/lvm/lvm.conf", lambda text: text.replace("devices {", 'devices {\n\tfilter = [ "a|^/dev/sda.*|", "r|.*|" ]', 1))
 
 
+def lvm_devices(m, kind, name, change=lambda pv: pv):
+    """LVM's devices file, in use, in the image and on the root file system."""
+    # pv_header behind the label in sector 1: the identifier.
+    pv = change(m.disk.read(m.parts[1][0] + 512 + 32, 32).decode())
+    with m.whole() as folder:
+        rewrite(folder + "/etc/lvm/lvm.conf", lambda text: text.replace("devices {", "devices {\n\tuse_devicesfile = 1", 1))
+        os.makedirs(folder + "/etc/lvm/devices", exist_ok=True)
+        with open(folder + "/etc/lvm/devices/system.devices", "w") as file:
+            file.write("VERSION=1.1.1\nIDTYPE=%s IDNAME=%s DEVNAME=/dev/sdx2 PVID=%s PART=2\n" % (kind, name, pv))
+        rewrite(folder + "/etc/dracut.conf.d/lab.conf", lambda text: text + 'lvmconf="yes"\ninstall_items+=" /etc/lvm/devices/system.devices "\n')
+        dracut(folder)
+
+
+@fault
+def lvm_devices_listed(m):
+    lvm_devices(m, "devname", "/dev/sdx2")
+
+
+@fault
+def lvm_devices_other(m):
+    lvm_devices(m, "devname", "/dev/sdx2", lambda pv: pv[::-1])
+
+
+@fault
+def lvm_devices_number(m):
+    """By a number that the machine's disk does not have: what a copy comes to."""
+    lvm_devices(m, "sys_wwid", "naa.600140500000000000000000000abcde")
+
+
 @fault
 def initramfs_tools_no_virtio(m):
     with m.root() as folder:

@@ -117,9 +117,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Images {
-    /// The disks of one machine, in the order of its hardware.
-    #[arg(required = true, value_name = "IMAGE")]
+    /// The disks of one machine, in the order of its hardware. With a definition: files that stand for its disks of the
+    /// same names.
+    #[arg(required_unless_present_any = ["domain", "vmx"], value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
+    /// Take the machine from this libvirt domain (`virsh dumpxml --inactive`): disks, buses, order, firmware.
+    #[arg(long, value_name = "XML", conflicts_with = "vmx")]
+    pub(crate) domain: Option<PathBuf>,
+    /// Take the machine from this VMware configuration.
+    #[arg(long, value_name = "VMX")]
+    pub(crate) vmx: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -141,15 +148,19 @@ pub(crate) struct Simulate {
     /// `+N`: N further disks enumerated first; `1,0`: the given disks in this order. May be repeated.
     #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
     pub(crate) disk_order: Vec<DiskOrder>,
-    /// The bus of the disks: virtio-blk, virtio-scsi, sata, ide, nvme, xen. May be repeated.
+    /// The bus of the disks: virtio-blk, virtio-scsi, sata, ide, nvme, pvscsi, lsi, lsisas, lsi53c895a, megasas, buslogic,
+    /// hyperv, xen. May be repeated.
     #[arg(long, value_name = "BUS")]
     pub(crate) bus: Vec<Bus>,
     /// What starts the machine: bios, uefi (with no boot entries of its own). Default: what the disks are made for. May be
     /// repeated.
     #[arg(long, value_name = "FIRMWARE")]
     pub(crate) firmware: Vec<Firmware>,
-    /// Every bus with BIOS and UEFI, in the order given, with a further disk first, and without each of several disks; as one
-    /// table. `--bus` and `--firmware` narrow it down.
+    /// As a copy, whose disks have other serial numbers.
+    #[arg(long = "clone")]
+    pub(crate) is_clone: bool,
+    /// Every bus with BIOS and UEFI, in the order given, with a further disk first, as a copy, and without each of several
+    /// disks; as one table. `--bus` and `--firmware` narrow it down.
     #[arg(long, conflicts_with = "disk_order")]
     pub(crate) matrix: bool,
 }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use blockdev::{Counter, Device, FileDevice};
+use definition::{Definition, Source};
 use image::{FolderGate, Image, ImageFormat, Options};
 use luks::{Keyring, Limits};
+use storage::Hardware;
 use zeroize::Zeroizing;
 
-use crate::cli::args::Common;
+use crate::cli::args::{Common, Images};
+use crate::machine::Machine;
 
 /// Bytes of a passphrase or key; cryptsetup's own limit is the same.
 const MAX_PASSPHRASE: u64 = 8 << 20;
@@ -30,6 +33,10 @@ pub(crate) struct Disks {
     /// Which of the keys opened each image.
     opened_with: Vec<Option<usize>>,
     pub(crate) images: Vec<Image>,
+    /// The machine that a definition describes.
+    defined: Option<Hardware>,
+    /// What is to be known of that definition.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Disks {
@@ -40,13 +47,7 @@ impl Disks {
 
     /// The same with keys that were read before: standard input can be read only once.
     pub(crate) fn open_with(common: &Common, keys: Arc<Keyring>, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut disks = Self {
-            paths: Vec::new(),
-            members: Vec::new(),
-            keys,
-            opened_with: Vec::new(),
-            images: Vec::new(),
-        };
+        let mut disks = Self::none(keys);
         for path in paths {
             let named = common.member.is_some() || common.format.as_deref().is_some_and(|name| name != "ova");
             // What cannot be listed is opened all the same, for its error.
@@ -56,14 +57,67 @@ impl Disks {
                 false => members.into_iter().map(Some).collect(),
             };
             for member in members {
-                let (image, key) = open_with(common, path, member.as_deref(), &disks.keys)?;
-                disks.images.push(image);
-                disks.opened_with.push(key);
-                disks.paths.push(path.clone());
-                disks.members.push(member);
+                disks.add(common, path, common.format.as_deref(), member)?;
             }
         }
         Ok(disks)
+    }
+
+    /// Opens the disks of the machine that the arguments name: given one by one, or by a definition.
+    pub(crate) fn of_machine(common: &Common, args: &Images) -> anyhow::Result<Self> {
+        let Some((file, definition)) = definition_of(args)? else { return Self::open(common, &args.images) };
+        let name = display_name(file);
+        anyhow::ensure!(!definition.disks.is_empty(), "{name} defines no hard disk");
+        let mut disks = Self::none(Arc::new(keys(common)?));
+        let mut given: Vec<&PathBuf> = args.images.iter().collect();
+        for disk in &definition.disks {
+            let path = locate(file, disk, &mut given)
+                .with_context(|| format!("{name}: disk {}: give a copy of it as IMAGE", disk.name))?;
+            // What a definition states is not guessed: a raw disk may hold what looks like another format.
+            let stated = disk.format.as_deref().filter(|stated| image::format_named(stated).is_ok());
+            disks
+                .add(common, &path, common.format.as_deref().or(stated), None)
+                .with_context(|| format!("{name}: disk {}", disk.name))?;
+        }
+        if let Some(path) = given.first() {
+            anyhow::bail!("{} is the file of no disk in {name}", path.display());
+        }
+        disks.defined = Some(definition.hardware());
+        disks.notes = definition.notes.iter().map(|note| format!("{name}: {note}")).collect();
+        Ok(disks)
+    }
+
+    fn none(keys: Arc<Keyring>) -> Self {
+        Self {
+            paths: Vec::new(),
+            members: Vec::new(),
+            keys,
+            opened_with: Vec::new(),
+            images: Vec::new(),
+            defined: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        common: &Common,
+        path: &Path,
+        format: Option<&str>,
+        member: Option<String>,
+    ) -> anyhow::Result<()> {
+        let (image, key) = open_with(common, path, format, member.as_deref(), &self.keys)?;
+        self.images.push(image);
+        self.opened_with.push(key);
+        self.paths.push(path.to_owned());
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// `machines` as changes to the machine that was defined, if one was.
+    pub(crate) fn defined(&self, machines: Vec<Machine>) -> Vec<Machine> {
+        let defined = &self.defined;
+        machines.into_iter().map(|machine| Machine { defined: defined.clone(), ..machine }).collect()
     }
 
     /// The passphrase that opened one image.
@@ -88,6 +142,45 @@ impl Disks {
     pub(crate) fn machine_name(&self) -> String {
         self.name(0)
     }
+}
+
+/// The definition that the arguments name, and its file.
+fn definition_of(args: &Images) -> anyhow::Result<Option<(&Path, Definition)>> {
+    let (file, is_domain) = match (&args.domain, &args.vmx) {
+        (Some(file), _) => (file, true),
+        (None, Some(file)) => (file, false),
+        (None, None) => return Ok(None),
+    };
+    let cannot = || format!("cannot read {}", file.display());
+    let mut bytes = Vec::new();
+    let limit = definition::MAX_SIZE as u64 + 1;
+    File::open(file).and_then(|open| open.take(limit).read_to_end(&mut bytes)).with_context(cannot)?;
+    let definition = match is_domain {
+        true => definition::libvirt(&String::from_utf8_lossy(&bytes)),
+        false => definition::vmx(&bytes),
+    };
+    Ok(Some((file, definition.with_context(cannot)?)))
+}
+
+/// The file of a defined disk: the one of `given` with its name, which is taken out, else where the definition says.
+fn locate(definition: &Path, disk: &definition::Disk, given: &mut Vec<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let path = match &disk.source {
+        Source::File(path) => path,
+        Source::Elsewhere(_) if given.len() == 1 => return Ok(given.remove(0).clone()),
+        Source::Elsewhere(place) => anyhow::bail!("it is {place}"),
+    };
+    // VMware writes the paths of its hosts, some with backslashes.
+    let name_of = |path: &Path| {
+        let text = path.to_string_lossy();
+        text.rsplit(['/', '\\']).next().unwrap_or_default().to_owned()
+    };
+    let name = name_of(path);
+    if let Some(at) = given.iter().position(|given| name_of(given) == name) {
+        return Ok(given.remove(at).clone());
+    }
+    let path = definition.parent().unwrap_or(Path::new("")).join(path);
+    path.metadata().with_context(|| path.display().to_string())?;
+    Ok(path)
 }
 
 /// The gate that the common arguments ask for.
@@ -178,13 +271,14 @@ pub(crate) fn problems_of(image: &Image) -> Vec<String> {
 
 /// Opens one image read-only as the common arguments want it.
 pub(crate) fn open(common: &Common, path: &Path) -> anyhow::Result<Image> {
-    Ok(open_with(common, path, None, &keys(common)?)?.0)
+    Ok(open_with(common, path, common.format.as_deref(), None, &keys(common)?)?.0)
 }
 
 /// Opens one image with the first of `keys` that does, and says which one that was. What is not encrypted takes any.
 fn open_with(
     common: &Common,
     path: &Path,
+    format: Option<&str>,
     member: Option<&str>,
     keys: &Keyring,
 ) -> anyhow::Result<(Image, Option<usize>)> {
@@ -197,6 +291,7 @@ fn open_with(
     let mut last = None;
     for (index, key) in tried {
         let mut options = options(common, key);
+        options.format = format;
         options.member = member.or(options.member);
         match image::open(path, &options, &gate) {
             Ok(mut image) => {

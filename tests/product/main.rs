@@ -3,6 +3,7 @@
 
 mod causes;
 mod container;
+mod definition;
 mod hostile;
 mod look;
 mod mend;

@@ -136,7 +136,7 @@ impl<'a> GrubWorld<'a> {
             budget: AtomicUsize::new(BUDGET),
         };
         // The drive that a BIOS started is the first; UEFI's handles come in the order of the slots.
-        let mut slots: Vec<Option<usize>> = hardware.slots.iter().map(|slot| slot.disk).collect();
+        let mut slots = hardware.drives();
         if platform == Platform::Bios {
             slots.sort_by_key(|disk| *disk != Some(boot_disk));
         }

@@ -7,6 +7,7 @@ pub mod fstab;
 pub mod grub;
 mod grub_world;
 mod lvm_conf;
+mod lvm_devices;
 mod simulate;
 mod stages;
 mod trace;

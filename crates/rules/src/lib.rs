@@ -95,6 +95,7 @@ pub static RULES: &[&Rule] = &[
     &kernel::modules_missing::RULE,
     &luks::crypttab_unresolved::RULE,
     &luks::header_or_key::RULE,
+    &lvm::devices_file_excludes::RULE,
     &lvm::filter_excludes::RULE,
     &lvm::metadata_damaged::RULE,
     &lvm::pv_missing::RULE,

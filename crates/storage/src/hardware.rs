@@ -18,14 +18,41 @@ pub enum Bus {
     Ide,
     /// NVMe: `nvme0n1`.
     Nvme,
+    /// VMware's paravirtual SCSI: `sda`.
+    Pvscsi,
+    /// LSI Logic's parallel SCSI as VMware has it (53c1030, Fusion MPT): `sda`.
+    Lsi,
+    /// LSI Logic SAS 1068 (Fusion MPT): `sda`.
+    LsiSas,
+    /// LSI 53c895a, QEMU's `lsi` and libvirt's default for SCSI: `sda`.
+    Lsi53c895a,
+    /// LSI MegaRAID SAS 1078: `sda`.
+    Megasas,
+    /// BusLogic's parallel SCSI, of old VMware machines: `sda`.
+    BusLogic,
+    /// Hyper-V's storage on the VMBus, also behind what generation 1 calls IDE: `sda`.
+    HyperV,
     /// Xen paravirtual: `xvda`.
     Xen,
 }
 
 impl Bus {
     /// Every bus, in the order that a table shows them.
-    pub const ALL: [Self; 6] =
-        [Self::VirtioBlk, Self::VirtioScsi, Self::Sata, Self::Ide, Self::Nvme, Self::Xen];
+    pub const ALL: [Self; 13] = [
+        Self::VirtioBlk,
+        Self::VirtioScsi,
+        Self::Sata,
+        Self::Ide,
+        Self::Nvme,
+        Self::Pvscsi,
+        Self::Lsi,
+        Self::LsiSas,
+        Self::Lsi53c895a,
+        Self::Megasas,
+        Self::BusLogic,
+        Self::HyperV,
+        Self::Xen,
+    ];
 
     /// The name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -35,6 +62,13 @@ impl Bus {
             Self::Sata => "sata",
             Self::Ide => "ide",
             Self::Nvme => "nvme",
+            Self::Pvscsi => "pvscsi",
+            Self::Lsi => "lsi",
+            Self::LsiSas => "lsisas",
+            Self::Lsi53c895a => "lsi53c895a",
+            Self::Megasas => "megasas",
+            Self::BusLogic => "buslogic",
+            Self::HyperV => "hyperv",
             Self::Xen => "xen",
         }
     }
@@ -43,9 +77,9 @@ impl Bus {
     pub fn disk_name(self, index: usize) -> String {
         match self {
             Self::VirtioBlk => format!("vd{}", letters(index)),
-            Self::VirtioScsi | Self::Sata | Self::Ide => format!("sd{}", letters(index)),
             Self::Nvme => format!("nvme{index}n1"),
             Self::Xen => format!("xvd{}", letters(index)),
+            _ => format!("sd{}", letters(index)),
         }
     }
 
@@ -139,18 +173,44 @@ impl FromStr for Firmware {
 }
 
 /// A machine: its disks in the order in which the kernel enumerates them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Hardware {
     /// In enumeration order.
     pub slots: Vec<Slot>,
     /// What starts it; `None` is what the disks are made for.
     pub firmware: Option<Firmware>,
+    /// The disks that the firmware tries, in this order, and no others; `None`: every disk, as enumerated.
+    pub boots: Option<Vec<usize>>,
+    /// A copy of the machine that the disks come from: serial numbers, and names made of them, are others.
+    pub is_clone: bool,
 }
 
 impl Hardware {
     /// `disks` disks on one bus, in the order given.
     pub fn new(bus: Bus, disks: usize) -> Self {
-        Self { slots: (0..disks).map(|disk| Slot { bus, disk: Some(disk) }).collect(), firmware: None }
+        let slots = (0..disks).map(|disk| Slot { bus, disk: Some(disk) }).collect();
+        Self { slots, ..Self::default() }
+    }
+
+    /// The disks that the firmware tries, in its order.
+    pub fn boot_order(&self) -> Vec<usize> {
+        let present = || self.slots.iter().filter_map(|slot| slot.disk);
+        match &self.boots {
+            Some(order) => {
+                order.iter().copied().filter(|disk| present().any(|there| there == *disk)).collect()
+            }
+            None => present().collect(),
+        }
+    }
+
+    /// The drives as the firmware numbers them: those that it tries first. `None` is a further disk.
+    pub fn drives(&self) -> Vec<Option<usize>> {
+        let mut drives: Vec<Option<usize>> = self.slots.iter().map(|slot| slot.disk).collect();
+        if let Some(order) = &self.boots {
+            let place = |drive: &Option<usize>| order.iter().position(|disk| Some(*disk) == *drive);
+            drives.sort_by_key(|drive| place(drive).unwrap_or(usize::MAX));
+        }
+        drives
     }
 
     /// The same with `count` further disks enumerated first, on the bus of the first disk.
@@ -158,7 +218,7 @@ impl Hardware {
     pub fn with_extra_first(&self, count: usize) -> Self {
         let bus = self.slots.first().map_or(Bus::VirtioBlk, |slot| slot.bus);
         let extra = std::iter::repeat_n(Slot { bus, disk: None }, count);
-        Self { slots: extra.chain(self.slots.iter().copied()).collect(), firmware: self.firmware }
+        Self { slots: extra.chain(self.slots.iter().copied()).collect(), ..self.clone() }
     }
 
     /// Each slot with the kernel name of its disk: `vda`.
@@ -215,6 +275,18 @@ mod tests {
         assert_eq!(Bus::Nvme.disk_name(2), "nvme2n1");
         assert_eq!("scsi".parse(), Ok(Bus::VirtioScsi));
         assert!("floppy".parse::<Bus>().is_err());
+        for bus in Bus::ALL {
+            assert_eq!(bus.name().parse(), Ok(bus));
+        }
+        assert_eq!((Bus::Pvscsi.disk_name(0), Bus::Xen.disk_name(1)), ("sda".into(), "xvdb".into()));
+    }
+
+    #[test]
+    fn firmware_tries_what_it_is_told_to() {
+        let hardware = Hardware { boots: Some(vec![2, 0, 9]), ..Hardware::new(Bus::Sata, 3) };
+        assert_eq!(hardware.boot_order(), [2, 0]);
+        assert_eq!(hardware.with_extra_first(1).drives(), [Some(2), Some(0), None, Some(1)]);
+        assert_eq!(Hardware::new(Bus::Sata, 2).with_extra_first(1).boot_order(), [0, 1]);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(crate) fn machines() -> Vec<Machine> {
 }
 
 pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
-    let disks = Disks::open(common, &args.images)?;
-    let machines = machines();
+    let disks = Disks::of_machine(common, args)?;
+    let machines = disks.defined(machines());
     let examination = examine(&disks.devices(), &disks.keys, &machines);
     let mut out = io::stdout().lock();
     let problems = json::problems(&disks, &examination);

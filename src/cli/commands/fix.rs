@@ -26,8 +26,8 @@ pub(crate) fn run(common: &Common, args: &Fix) -> anyhow::Result<Status> {
     if let Some(snapshot) = &common.snapshot {
         bail!("only the present state of an image can be mended, not its snapshot {snapshot:?}");
     }
-    let disks = Disks::open(common, &args.images.images)?;
-    let machines = check::machines();
+    let disks = Disks::of_machine(common, &args.images)?;
+    let machines = disks.defined(check::machines());
     let least = if args.suggested { Applicability::Suggested } else { Applicability::Safe };
     let wanted = Wanted { rule: args.rule.clone(), least };
     let mended = mend(&disks.devices(), &disks.keys, &machines, &wanted, now())?;

@@ -21,7 +21,7 @@ const MAX_BACKUP: u64 = 16 << 20;
 const MAX_BACKUPS: usize = 1000;
 
 pub(crate) fn run(common: &Common, args: &Inspect) -> anyhow::Result<Status> {
-    let disks = Disks::open(common, &args.images.images)?;
+    let disks = Disks::of_machine(common, &args.images)?;
     let mut out = io::stdout().lock();
     if args.lost_partitions {
         return lost_partitions(common, &disks, &mut out);

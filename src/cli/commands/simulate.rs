@@ -21,12 +21,16 @@ struct Body {
 
 pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
     use std::io::Write;
-    let disks = Disks::open(common, &args.images.images)?;
-    let machines = if args.matrix { matrix(args, disks.devices().len()) } else { machines(args) };
+    let disks = Disks::of_machine(common, &args.images)?;
+    let machines =
+        disks.defined(if args.matrix { matrix(args, disks.devices().len()) } else { machines(args) });
     let examination = examine(&disks.devices(), &disks.keys, &machines);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {
         let style = Style::stdout(common.color);
+        for note in &disks.notes {
+            writeln!(out, "{} {}", style.yellow("note:"), plain(note))?;
+        }
         if args.matrix {
             table::print(&mut out, &examination, &machines, style)?;
         }
@@ -75,9 +79,8 @@ fn machines(args: &Simulate) -> Vec<Machine> {
     let mut machines = Vec::new();
     for firmware in each(&args.firmware) {
         for bus in each(&args.bus) {
-            let machine =
-                |order: &DiskOrder| Machine { bus, order: order.clone(), firmware, absent: Vec::new() };
-            machines.extend(orders.iter().map(machine));
+            let base = Machine { bus, firmware, is_clone: args.is_clone, ..Machine::default() };
+            machines.extend(orders.iter().map(|order| Machine { order: order.clone(), ..base.clone() }));
         }
     }
     machines
@@ -91,8 +94,16 @@ fn matrix(args: &Simulate, disks: usize) -> Vec<Machine> {
     let mut machines = Vec::new();
     for bus in buses {
         for firmware in &firmwares {
-            let machine = Machine { bus: Some(bus), firmware: Some(*firmware), ..Machine::default() };
+            let machine = Machine {
+                bus: Some(bus),
+                firmware: Some(*firmware),
+                is_clone: args.is_clone,
+                ..Machine::default()
+            };
             machines.push(machine.clone());
+            if !args.is_clone {
+                machines.push(Machine { is_clone: true, ..machine.clone() });
+            }
             machines.push(Machine { order: DiskOrder::ExtraFirst(1), ..machine.clone() });
             if disks > 1 {
                 let reversed = DiskOrder::Permuted((0..disks).rev().collect());

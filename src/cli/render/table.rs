@@ -81,6 +81,9 @@ fn title(machine: &Machine) -> String {
         DiskOrder::ExtraFirst(count) => words.push(format!("+{count} disk first")),
         DiskOrder::Permuted(_) => words.push("reversed".into()),
     }
+    if machine.is_clone {
+        words.push("clone".into());
+    }
     words.extend(machine.absent.iter().map(|disk| format!("no disk{disk}")));
     words.join(", ")
 }

@@ -18,6 +18,8 @@ pub(crate) struct Devices<'a> {
     undriven: Vec<(Slot, Lack)>,
     /// Nodes that are not made, though their disks are there: the rule, and why.
     blocked: BTreeMap<NodeId, (&'static str, String)>,
+    /// Whether serial numbers are others than those that the guest knew.
+    pub(super) is_clone: bool,
     /// Names that a crypttab gives.
     mapped: BTreeMap<String, NodeId>,
 }
@@ -54,6 +56,7 @@ impl<'a> Devices<'a> {
             storage,
             names: DeviceNames::new(storage, &visible),
             undriven,
+            is_clone: hardware.is_clone,
             blocked: BTreeMap::new(),
             mapped: BTreeMap::new(),
         };
@@ -115,6 +118,7 @@ impl<'a> Devices<'a> {
             },
             Some(Target::Extra) => Found::Extra,
             Some(Target::Ambiguous) => Found::Ambiguous,
+            None if self.is_clone && path.starts_with("/dev/disk/by-id/") => Found::Nothing(None),
             None if depends_on_machine(path) => {
                 Found::Unknown(format!("{path} is made from what only the machine knows"))
             }
@@ -128,7 +132,8 @@ impl<'a> Devices<'a> {
             return Found::Nothing(None);
         }
         // Whether it would be there with all drivers.
-        let all = Hardware { slots: self.undriven.iter().map(|(slot, _)| *slot).collect(), firmware: None };
+        let all =
+            Hardware { slots: self.undriven.iter().map(|(slot, _)| *slot).collect(), ..Hardware::default() };
         let would_be =
             DeviceNames::new(self.storage, &all).get(path).is_some() || kernel_disk_name(path).is_some();
         let Some((slot, lack)) = self.undriven.first().filter(|_| would_be) else {
@@ -144,8 +149,10 @@ impl<'a> Devices<'a> {
             _ => None,
         });
         let bus = self.undriven.first().map_or(storage::Bus::VirtioBlk, |(slot, _)| slot.bus);
-        let all =
-            Hardware { slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(), firmware: None };
+        let all = Hardware {
+            slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(),
+            ..Hardware::default()
+        };
         match (DeviceNames::new(self.storage, &all).get(path), self.undriven.first()) {
             (Some(_), Some((slot, lack))) => self.lack(slot, lack),
             _ => Found::Nothing(None),

@@ -73,10 +73,13 @@ pub(crate) fn start(storage: &Storage, hardware: &Hardware, firmware: Firmware) 
     }
 }
 
-fn disks<'a>(storage: &'a Storage, hardware: &'a Hardware) -> impl Iterator<Item = (usize, NodeId)> + 'a {
-    hardware.slots.iter().filter_map(|slot| slot.disk).filter_map(|disk| {
-        storage.iter().find(|(_, node)| node.kind == NodeKind::Disk(disk)).map(|(id, _)| (disk, id))
-    })
+/// The disks that the firmware tries, in its order.
+fn disks<'a>(storage: &'a Storage, hardware: &Hardware) -> impl Iterator<Item = (usize, NodeId)> + 'a {
+    hardware.boot_order().into_iter().filter_map(|disk| Some((disk, disk_node(storage, disk)?)))
+}
+
+fn disk_node(storage: &Storage, disk: usize) -> Option<NodeId> {
+    storage.iter().find(|(_, node)| node.kind == NodeKind::Disk(disk)).map(|(id, _)| id)
 }
 
 fn sector(storage: &Storage, disk: NodeId, number: u64, sectors: u64) -> Option<Vec<u8>> {
@@ -147,9 +150,9 @@ fn core(storage: &Storage, hardware: &Hardware, disk: usize, at: u64, drive: u8)
     let name = StageName::Loader;
     // 0xff is the drive that the firmware started; 0x80 counts drives from there, which comes first.
     let drives: Vec<(usize, NodeId)> = {
-        let mut drives: Vec<_> = disks(storage, hardware).collect();
-        drives.sort_by_key(|(index, _)| *index != disk);
-        drives
+        let mut drives: Vec<_> = hardware.drives().into_iter().flatten().collect();
+        drives.sort_by_key(|found| *found != disk);
+        drives.into_iter().filter_map(|disk| Some((disk, disk_node(storage, disk)?))).collect()
     };
     let index = if drive == 0xff { 0 } else { usize::from(drive & 0x7f) };
     let Some((_, id)) = drives.get(index) else {
@@ -255,7 +258,7 @@ fn program(storage: &Storage, id: NodeId, path: &str) -> Option<Arc<dyn FileSyst
 
 fn uefi(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
     let name = StageName::Firmware;
-    let order: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
+    let order = hardware.boot_order();
     let mut candidates: Vec<(usize, NodeId)> = fat(storage)
         .filter_map(|id| Some((*storage.disks_below(id).first()?, id)))
         .filter(|(disk, _)| order.contains(disk))

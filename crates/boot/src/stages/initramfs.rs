@@ -15,7 +15,11 @@ use super::init::last;
 use super::kernel::{Drivers, Kernel, Kind, Lack, Unpacked};
 use super::{Next, Step, Stop, cause, stage};
 use crate::lvm_conf;
+use crate::lvm_devices::{self, DevicesFile};
 use crate::trace::{Cause, Outcome, StageName, Verdict};
+
+/// LVM's devices file in the image.
+const DEVICES_FILE: &str = "etc/lvm/devices/system.devices";
 
 /// What is there after the search.
 pub(crate) struct Root {
@@ -184,27 +188,50 @@ impl Search<'_> {
         }
     }
 
-    /// What the copy of lvm.conf in the image keeps from being seen.
-    fn apply_lvm_filter(&self, devices: &mut Devices<'_>) {
-        let Some(text) = self.unpacked.text("etc/lvm/lvm.conf") else { return };
-        let Some(filter) = lvm_conf::Filter::parse(&text) else { return };
-        let rejected: Vec<(NodeId, String)> = self
-            .storage
-            .pvs
-            .iter()
-            .filter_map(|(id, _)| {
-                let names: Vec<&str> = devices.names.of(*id).collect();
-                (!names.is_empty() && !filter.accepts(&names)).then(|| {
+    /// What the copies of LVM's configuration in the image keep from being seen.
+    fn apply_lvm_configuration(&self, devices: &mut Devices<'_>) {
+        // What lvmlocal.conf sets counts more.
+        let conf = ["etc/lvm/lvm.conf", "etc/lvm/lvmlocal.conf"].map(|path| self.unpacked.text(path));
+        let conf = conf.into_iter().flatten().reduce(|all, local| all + "\n" + &local);
+        let file = self.unpacked.text(DEVICES_FILE);
+        let rejected: Vec<(NodeId, &str, String)> = match file {
+            // Where it is used, filters do not count.
+            Some(file) if lvm_devices::is_used(conf.as_deref(), self.has_devices_file_by_default()) => {
+                let file = DevicesFile::parse(&file);
+                let excluded = self.storage.pvs.iter().filter_map(|(id, pv)| {
+                    let reason = file.excludes(&pv.uuid, devices.is_clone)?;
+                    let reason = format!("{DEVICES_FILE} of {}: {reason}", self.unpacked.path);
+                    Some((*id, "lvm.devices-file-excludes", reason))
+                });
+                excluded.collect()
+            }
+            _ => {
+                let Some(filter) = conf.as_deref().and_then(lvm_conf::Filter::parse) else { return };
+                let rejected = self.storage.pvs.iter().filter_map(|(id, _)| {
+                    let names: Vec<&str> = devices.names.of(*id).collect();
+                    let is_rejected = !names.is_empty() && !filter.accepts(&names);
                     let kernel = names.iter().find(|name| kernel_disk_name(name).is_some()).or(names.first());
-                    (*id, kernel.map(|name| (*name).to_owned()).unwrap_or_default())
-                })
-            })
-            .collect();
-        for (id, name) in rejected {
-            let reason =
-                format!("the filter in etc/lvm/lvm.conf of {} passes {name} over", self.unpacked.path);
-            devices.block(id, "lvm.filter-excludes", reason);
+                    let name = kernel.filter(|_| is_rejected)?;
+                    let path = &self.unpacked.path;
+                    let reason = format!("the filter in etc/lvm/lvm.conf of {path} passes {name} over");
+                    Some((*id, "lvm.filter-excludes", reason))
+                });
+                rejected.collect()
+            }
+        };
+        for (id, rule, reason) in rejected {
+            devices.block(id, rule, reason);
         }
+    }
+
+    /// Red Hat builds lvm2 so from its release 9 on, Fedora from 36 on.
+    fn has_devices_file_by_default(&self) -> bool {
+        let Some(guest) = self.guest else { return false };
+        let get = |key: &str| guest.os_release.get(key).unwrap_or_default();
+        let major =
+            get("VERSION_ID").split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
+        let is_like = |id: &str| get("ID") == id || get("ID_LIKE").split_whitespace().any(|like| like == id);
+        get("ID") == "fedora" && major >= 36 || is_like("rhel") && major >= 9
     }
 
     /// Whether a target can be mounted as root.
@@ -289,7 +316,7 @@ impl Search<'_> {
                 devices.add_crypttab(&text);
             }
         }
-        self.apply_lvm_filter(devices);
+        self.apply_lvm_configuration(devices);
         let give_up =
             |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
         let alert = format!("ALERT!  {spec} does not exist.  Dropping to a shell!");
@@ -385,7 +412,7 @@ impl Search<'_> {
         let (spec, place) = &self.root;
         let arguments = self.dracut_arguments();
         let has = |key: &str| arguments.iter().any(|(argument, _)| argument.starts_with(key));
-        self.apply_lvm_filter(devices);
+        self.apply_lvm_configuration(devices);
         if let Some(text) = self.unpacked.text("etc/crypttab") {
             devices.add_crypttab(&text);
         }

@@ -437,6 +437,13 @@ impl<'a> Drivers<'a> {
                 all(&["ata_piix", "sd_mod"]).or_else(|lack| all(&["ata_generic", "sd_mod"]).map_err(|_| lack))
             }
             Bus::Nvme => all(&["nvme"]),
+            Bus::Pvscsi => all(&["vmw_pvscsi", "sd_mod"]),
+            Bus::Lsi => all(&["mptspi", "sd_mod"]),
+            Bus::LsiSas => all(&["mptsas", "sd_mod"]),
+            Bus::Lsi53c895a => all(&["sym53c8xx", "sd_mod"]),
+            Bus::Megasas => all(&["megaraid_sas", "sd_mod"]),
+            Bus::BusLogic => all(&["BusLogic", "sd_mod"]),
+            Bus::HyperV => all(&["hv_storvsc", "sd_mod"]),
             Bus::Xen => all(&["xen_blkfront"]),
         }
     }

@@ -303,7 +303,8 @@ pub(crate) fn problems(disks: &Disks, examination: &Examination) -> Vec<String> 
         })
     });
     let guests = examination.guests.iter().flat_map(|guest| guest.problems.iter().cloned());
-    images.chain(nodes).chain(judged).chain(groups).chain(notes).chain(guests).collect()
+    let defined = disks.notes.iter().cloned();
+    defined.chain(images).chain(nodes).chain(judged).chain(groups).chain(notes).chain(guests).collect()
 }
 
 /// Who would not take the partition table of a disk, where some would.
