@@ -2,6 +2,9 @@
 //!
 //! GRUB reads file systems without replaying their journals, so every file is looked for in the boot loader's view.
 
+#[cfg(test)]
+mod fstest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
