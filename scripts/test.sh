@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk fuse3 gdisk genisoimage grub-common grub-efi-amd64-bin grub-emu grub-pc-bin kmod lvm2 mdadm mtools ntfs-3g qemu-utils squashfs-tools systemd xfsprogs xorriso xz-utils)
+packages=(btrfs-progs bzip2 cpio cryptsetup-bin dosfstools dracut-core e2fsprogs fdisk fuse3 gdisk genisoimage grub-common grub-efi-amd64-bin grub-emu grub-pc-bin initramfs-tools-core kmod lvm2 lz4 mdadm mtools ntfs-3g qemu-utils squashfs-tools systemd xfsprogs xorriso xz-utils zstd)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
