@@ -235,3 +235,11 @@ case("g3-lsisas", "g3", hardware="lsisas uefi", rule="kernel.bus-driver-unavaila
 case("lvm-devices-listed", "g2", "lvm-devices-listed")
 case("lvm-devices-other", "g2", "lvm-devices-other", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices in the initramfs")
 case("lvm-devices-number", "g2", "lvm-devices-number", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices in the initramfs")
+
+# shim, with and without its fallback program, as RHEL's and Fedora's EFI system partitions have them.
+ESP = "disk 0 partition 1: "
+case("shim-fallback", "g3", "esp-shim-fallback", "virtio-blk uefi")
+case("shim-no-list", "g3", "esp-shim-no-list", "virtio-blk uefi", rule="esp.fallback-csv-broken", where=ESP + "no EFI/debian/BOOTX64.CSV")
+case("shim-list-stale", "g3", "esp-shim-list-stale", "virtio-blk uefi", rule="esp.fallback-csv-broken", where=ESP + "EFI/debian/shimx64.efi")
+case("shim-only", "g3", "esp-shim-only", "virtio-blk uefi")
+case("shim-alone", "g3", "esp-shim-alone", "virtio-blk uefi", rule="esp.loader-pair-broken", where=ESP + "EFI/BOOT/grubx64.efi")

@@ -442,6 +442,47 @@ def esp_boot_sector_zero(m):
     m.disk.zero(m.parts[0][0], 512)
 
 
+def shim(m, files):
+    """Debian's shim, by Microsoft's and Debian's own signatures, as RHEL and Fedora lay it out."""
+    folder = LAB + "/shim"
+    if not os.path.exists(folder):
+        os.makedirs(folder)
+        shell("cd %s && apt-get download shim-signed shim-helpers-amd64-signed && for deb in *.deb; do dpkg -x $deb .; done && mv usr/lib/shim/* ." % folder)
+    for name, path in files:
+        m.mtools("mcopy", "-o", "%s/%s" % (folder, name), "::" + path)
+
+
+FALLBACK = [("shimx64.efi.signed", "/EFI/BOOT/BOOTX64.EFI"), ("fbx64.efi.signed", "/EFI/BOOT/fbx64.efi"), ("shimx64.efi.signed", "/EFI/debian/shimx64.efi")]
+
+
+@fault
+def esp_shim_fallback(m):
+    shim(m, FALLBACK + [("BOOTX64.CSV", "/EFI/debian/BOOTX64.CSV")])
+
+
+@fault
+def esp_shim_no_list(m):
+    shim(m, FALLBACK)
+
+
+@fault
+def esp_shim_list_stale(m):
+    shim(m, FALLBACK + [("BOOTX64.CSV", "/EFI/debian/BOOTX64.CSV")])
+    m.mtools("mdel", "::/EFI/debian/shimx64.efi")
+
+
+@fault
+def esp_shim_only(m):
+    """Without a fallback program shim starts the GRUB beside it."""
+    m.mtools("mcopy", "::/EFI/debian/grubx64.efi", "::/EFI/BOOT/grubx64.efi")
+    shim(m, FALLBACK[:1])
+
+
+@fault
+def esp_shim_alone(m):
+    shim(m, FALLBACK[:1])
+
+
 @fault
 def esp_type(m):
     """The partition's type says Linux: firmware does not care."""

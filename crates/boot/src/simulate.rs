@@ -1,25 +1,36 @@
 //! The boot of one installed system on one machine.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guest::Guest;
-use storage::{DeviceNames, Firmware, Hardware, Storage};
+use storage::{DeviceNames, Firmware, Hardware, NodeId, Storage};
 
 use crate::stages::devices::Devices;
 use crate::stages::kernel::{Cache, Drivers, Kernel};
 use crate::stages::{Next, Step, firmware, grub, init, initramfs, kernel, local_fs, stage};
-use crate::trace::{BootTrace, Cause, Outcome, StageName, Verdict};
+use crate::trace::{BootTrace, Cause, Outcome, Stage, StageName, Verdict};
 
 /// Follows boots of the systems on one set of disks. What was read for one machine is kept for the next.
 pub struct Simulator<'a> {
     storage: &'a Storage,
     cache: Cache,
+    starts: Mutex<Vec<(StartKey, Arc<Start>)>>,
+}
+
+/// What decides how far the loader gets: the system, the firmware, the drives in its order. Their bus does not.
+type StartKey = (Option<NodeId>, Firmware, Vec<Option<usize>>, Vec<usize>);
+
+/// The stages before the kernel runs, and what they come to.
+struct Start {
+    stages: Vec<Stage>,
+    next: Next<Kernel>,
 }
 
 impl<'a> Simulator<'a> {
     /// For what was found on the disks.
     pub fn new(storage: &'a Storage) -> Self {
-        Self { storage, cache: Cache::default() }
+        Self { storage, cache: Cache::default(), starts: Mutex::default() }
     }
 
     /// Follows the boot of `guest` on `hardware`.
@@ -40,10 +51,16 @@ impl<'a> Simulator<'a> {
             failing_lines: Vec::new(),
             delay: Duration::ZERO,
         };
-        let kernel = match self.to_kernel(guest, hardware, firmware, &mut trace) {
-            Reached::Kernel(kernel) => Some(kernel),
-            Reached::Nothing => return trace,
-            Reached::Unknown => None,
+        let start = self.start(guest, hardware, firmware);
+        trace.stages.extend(start.stages.iter().cloned());
+        let kernel = match &start.next {
+            Next::Goes(kernel) => Some(kernel),
+            Next::Stops(stop) => {
+                trace.outcome = stop.outcome;
+                trace.cause.clone_from(&stop.cause);
+                return trace;
+            }
+            Next::Unknown => None,
         };
         let (kernel, guest) = match (kernel, guest) {
             (Some(kernel), guest) => (kernel, guest),
@@ -56,7 +73,7 @@ impl<'a> Simulator<'a> {
                 return trace;
             }
         };
-        let root = initramfs::run(self.storage, guest, hardware, firmware, &kernel);
+        let root = initramfs::run(self.storage, guest, hardware, firmware, kernel);
         let root = take(&mut trace, root);
         let Some(guest) = guest else {
             if trace.cause.is_none() {
@@ -65,14 +82,14 @@ impl<'a> Simulator<'a> {
             return trace;
         };
         if let Some(root) = root {
-            let init = init::run(guest, &kernel, root.kind);
+            let init = init::run(guest, kernel, root.kind);
             if take(&mut trace, init).is_none() && trace.cause.is_some() {
                 return trace;
             }
         } else if trace.cause.is_some() {
             return trace;
         }
-        let drivers = Drivers::on_root(&kernel, guest);
+        let drivers = Drivers::on_root(kernel, guest);
         let devices = self.devices(guest, hardware, firmware, &drivers);
         local_fs::run(self.storage, guest, &devices, &drivers, &mut trace);
         trace
@@ -93,23 +110,18 @@ impl<'a> Simulator<'a> {
     }
 
     /// Firmware, loader, configuration, kernel.
-    fn to_kernel(
-        &self,
-        guest: Option<&Guest>,
-        hardware: &Hardware,
-        firmware: Firmware,
-        trace: &mut BootTrace,
-    ) -> Reached {
-        let reached = (|| {
-            let loader = take(trace, firmware::start(self.storage, hardware, firmware))?;
-            let loaded = take(trace, grub::run(self.storage, guest, hardware, &loader))?;
-            take(trace, kernel::run(guest, loaded, &self.cache))
-        })();
-        match reached {
-            Some(kernel) => Reached::Kernel(Box::new(kernel)),
-            None if trace.cause.is_some() => Reached::Nothing,
-            None => Reached::Unknown,
+    fn start(&self, guest: Option<&Guest>, hardware: &Hardware, firmware: Firmware) -> Arc<Start> {
+        let key = (guest.map(|guest| guest.root), firmware, hardware.drives(), hardware.boot_order());
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, start)) = starts.iter().find(|(known, _)| *known == key) {
+            return start.clone();
         }
+        let step = firmware::start(self.storage, hardware, firmware)
+            .then(|loader| grub::run(self.storage, guest, hardware, &loader))
+            .then(|loaded| kernel::run(guest, loaded, &self.cache));
+        let start = Arc::new(Start { stages: step.stages, next: step.next });
+        starts.push((key, start.clone()));
+        start
     }
 
     /// From the root file system on, when nothing before can be told.
@@ -146,14 +158,6 @@ impl<'a> Simulator<'a> {
         let devices = self.devices(guest, hardware, firmware, &drivers);
         local_fs::run(self.storage, guest, &devices, &drivers, trace);
     }
-}
-
-/// How far the loader gets.
-enum Reached {
-    Kernel(Box<Kernel>),
-    /// It ends before; the trace says where.
-    Nothing,
-    Unknown,
 }
 
 /// Puts a step on record; what the next one starts from, if there is a next one.

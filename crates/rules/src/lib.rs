@@ -60,6 +60,7 @@ pub static RULES: &[&Rule] = &[
     &cmdline::rd_device_missing::RULE,
     &cmdline::root_bare_device::RULE,
     &cmdline::root_unresolved::RULE,
+    &esp::fallback_csv_broken::RULE,
     &esp::fs_damaged_or_full::RULE,
     &esp::loader_pair_broken::RULE,
     &esp::no_fallback_loader::RULE,

@@ -19,7 +19,7 @@ pub(crate) struct Devices<'a> {
     /// Nodes that are not made, though their disks are there: the rule, and why.
     blocked: BTreeMap<NodeId, (&'static str, String)>,
     /// Whether serial numbers are others than those that the guest knew.
-    pub(super) is_clone: bool,
+    is_clone: bool,
     /// Names that a crypttab gives.
     mapped: BTreeMap<String, NodeId>,
 }

@@ -10,8 +10,8 @@ use filesystem::FileSystem;
 use filesystem::path::resolve;
 use storage::{Content, Firmware, Hardware, NodeId, NodeKind, Storage};
 
-use super::{Step, cause};
-use crate::trace::{Outcome, StageName};
+use super::{Step, cause, shim_fallback};
+use crate::trace::{Cause, Outcome, StageName};
 
 /// Bytes of an EFI program that are read.
 const MAX_PROGRAM: u64 = 64 << 20;
@@ -19,6 +19,8 @@ const MAX_PROGRAM: u64 = 64 << 20;
 const MAX_CORE_SECTORS: u64 = 8192;
 /// The type of an EFI system partition in a GPT.
 const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+/// Shims that start one another: the one on the path for removable media, and the vendor's.
+const MAX_SHIMS: usize = 2;
 /// What UEFI starts when it remembers nothing.
 const REMOVABLE: &str = "/EFI/BOOT/BOOTX64.EFI";
 
@@ -330,18 +332,14 @@ fn efi_program(
         return Step::goes(name, summary, Loader { firmware: Firmware::Uefi, disk, core, program });
     }
     let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    // One that follows another would load itself.
-    if depth == 0 && (has(b"s\0h\0i\0m\0") || has(b"shim,")) {
-        let second = format!("{directory}/grubx64.efi");
-        let has_second = resolve(fs, second.as_bytes()).is_ok();
+    // One that follows another would load itself; a fallback program starts another shim.
+    if depth < MAX_SHIMS && (has(b"s\0h\0i\0m\0") || has(b"shim,")) {
         let fallback = format!("{directory}/fbx64.efi");
-        if !has_second && resolve(fs, fallback.as_bytes()).is_ok() {
-            return Step::unknown(
-                name,
-                "shim's fallback program makes boot entries from lists, which is not followed",
-            );
+        let is_removable = path.eq_ignore_ascii_case(REMOVABLE);
+        if is_removable && resolve(fs, fallback.as_bytes()).is_ok() {
+            return by_fallback(storage, fs, place, depth);
         }
-        return efi_program(storage, fs, place, &second, depth + 1);
+        return efi_program(storage, fs, place, &format!("{directory}/grubx64.efi"), MAX_SHIMS);
     }
     let what = if has(b"#### LoaderInfo: systemd-boot") {
         "systemd-boot"
@@ -351,6 +349,31 @@ fn efi_program(
         "not a loader that is known here"
     };
     Step::unknown(name, format!("{path} is {what}, which is not followed yet"))
+}
+
+/// Starts what shim's fallback program would: the first entry of the lists beside the vendors' loaders. It makes boot
+/// entries of them, and resets the machine when it finds none.
+fn by_fallback(storage: &Storage, fs: &dyn FileSystem, place: (usize, NodeId), depth: usize) -> Step<Loader> {
+    let name = StageName::Loader;
+    let fails = |file: String, summary: String| {
+        let cause = Cause { file, ..cause("esp.fallback-csv-broken", "Reset System") };
+        Step::stops(name, Outcome::RebootLoop, cause, summary)
+    };
+    match shim_fallback::first_entry(fs) {
+        Some(entry) => {
+            let path = format!("{}/{}", entry.directory, entry.program);
+            if resolve(fs, path.as_bytes()).is_err() {
+                let summary = format!("{} names {path}, which is not there", entry.list);
+                return fails(entry.list, summary);
+            }
+            let found = Step::goes(name, format!("shim's fallback program starts {path}"), ());
+            efi_program(storage, fs, place, &path, depth + 1).after(found.stages)
+        }
+        None => fails(
+            String::new(),
+            "shim starts its fallback program, which finds no list BOOTX64.CSV with an entry".into(),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -377,6 +400,30 @@ mod tests {
             .file("/EFI/BOOT/grubx64.efi", program_with(b"shim,4"));
         let step = efi_program(&Storage::default(), &fs, (0, NodeId(0)), REMOVABLE, 0);
         assert!(matches!(step.next, Next::Unknown), "{:?}", step.stages);
+    }
+
+    #[test]
+    fn shims_with_a_fallback_program() {
+        let list = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let shim = || program_with(b"shim,4");
+        let base = || MemoryFs::new().file(REMOVABLE, shim()).file("/EFI/BOOT/fbx64.efi", program_with(b""));
+        let run = |fs: &MemoryFs| efi_program(&Storage::default(), fs, (0, NodeId(0)), REMOVABLE, 0);
+        let rule = |step: &Step<Loader>| match &step.next {
+            Next::Stops(stop) => stop.cause.as_ref().map(|cause| (cause.rule, cause.file.clone())),
+            _ => None,
+        };
+        let broken = |file: &str| Some(("esp.fallback-csv-broken", file.to_owned()));
+        assert_eq!(rule(&run(&base())), broken(""));
+        let csv = "/EFI/centos/BOOTX64.CSV";
+        let text = list("\u{feff}shimx64.efi,CentOS,,This is the boot entry for CentOS\n");
+        assert_eq!(rule(&run(&base().file(csv, text.clone()))), broken(csv));
+        // The vendor's shim has no GRUB beside it; one in /EFI/BOOT does not help.
+        let vendor = |fs: MemoryFs| fs.file(csv, text.clone()).file("/EFI/centos/shimx64.efi", shim());
+        let step = run(&vendor(base()).file("/EFI/BOOT/grubx64.efi", program_with(b"")));
+        assert_eq!(rule(&step).map(|(rule, _)| rule), Some("esp.loader-pair-broken"));
+        // A list that leads back to itself.
+        let step = run(&base().file(csv, list("\u{feff}../BOOT/BOOTX64.EFI,x,,\n")));
+        assert!(!matches!(step.next, Next::Goes(_)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use guest::Guest;
-use storage::{Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
+use storage::{Bus, Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
 
 use super::devices::{Devices, Found};
 use super::grub::GuestPlace;
@@ -47,7 +47,7 @@ pub(crate) fn run(
     let Some(unpacked) = kernel.initramfs.as_deref() else {
         return without(storage, guest, hardware, firmware, kernel, &root);
     };
-    let search = Search { storage, guest, kernel, unpacked, root };
+    let search = Search { storage, guest, hardware, kernel, unpacked, root };
     let drivers = Drivers::in_initramfs(kernel, unpacked);
     let mut devices = Devices::new(storage, hardware, firmware, &drivers);
     let mut step = match unpacked.kind {
@@ -112,6 +112,7 @@ fn without(
 struct Search<'a> {
     storage: &'a Storage,
     guest: Option<&'a Guest>,
+    hardware: &'a Hardware,
     kernel: &'a Kernel,
     unpacked: &'a Unpacked,
     root: (String, GuestPlace),
@@ -199,7 +200,11 @@ impl Search<'_> {
             Some(file) if lvm_devices::is_used(conf.as_deref(), self.has_devices_file_by_default()) => {
                 let file = DevicesFile::parse(&file);
                 let excluded = self.storage.pvs.iter().filter_map(|(id, pv)| {
-                    let reason = file.excludes(&pv.uuid, devices.is_clone)?;
+                    let disks = self.storage.disks_below(*id);
+                    let slots = self.hardware.slots.iter();
+                    let below = slots.filter(|slot| slot.disk.is_some_and(|disk| disks.contains(&disk)));
+                    let buses: Vec<Bus> = below.map(|slot| slot.bus).collect();
+                    let reason = file.excludes(&pv.uuid, self.hardware.is_clone, &buses)?;
                     let reason = format!("{DEVICES_FILE} of {}: {reason}", self.unpacked.path);
                     Some((*id, "lvm.devices-file-excludes", reason))
                 });

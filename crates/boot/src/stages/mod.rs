@@ -7,6 +7,7 @@ pub(crate) mod init;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod local_fs;
+mod shim_fallback;
 
 use crate::trace::{Cause, Evidence, Outcome, Stage, StageName, Verdict};
 
@@ -53,6 +54,15 @@ impl<T> Step<T> {
             });
         }
         Self { stages: vec![failed], next: Next::Stops(Stop { outcome, cause: Some(cause) }) }
+    }
+
+    /// What the next stage makes of it, if it goes on.
+    pub(crate) fn then<U>(self, next: impl FnOnce(T) -> Step<U>) -> Step<U> {
+        match self.next {
+            Next::Goes(value) => next(value).after(self.stages),
+            Next::Stops(stop) => Step { stages: self.stages, next: Next::Stops(stop) },
+            Next::Unknown => Step { stages: self.stages, next: Next::Unknown },
+        }
     }
 
     /// With the records of earlier stages in front.
