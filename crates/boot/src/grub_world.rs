@@ -177,7 +177,12 @@ impl<'a> GrubWorld<'a> {
 
     fn add_partitions(&mut self, drive: &str, disk: NodeId, node: &storage::Node) {
         let Content::Partitions(table) = &node.content else { return };
-        let volume::Judgement::Accepts { source, partitions, .. } = &table.judges.grub else { return };
+        // OVMF writes a good copy of the table over a bad one before it starts anything.
+        let accepted = match (&table.judges.grub, self.platform) {
+            (volume::Judgement::Rejects { .. }, Platform::Efi) => &table.judges.ovmf,
+            (judgement, _) => judgement,
+        };
+        let volume::Judgement::Accepts { source, partitions, .. } = accepted else { return };
         let scheme = if *source == volume::Source::Mbr { "msdos" } else { "gpt" };
         for (id, child) in self.storage.children(disk) {
             let NodeKind::Partition(partition) = &child.kind else { continue };

@@ -46,6 +46,14 @@ pub fn resolve_no_follow(fs: &dyn FileSystem, path: &[u8]) -> Result<Inode, Path
     Walk { fs, symlinks_left: MAX_SYMLINKS }.walk(path, false)
 }
 
+/// The path without symlinks of what `path` leads to; bytes that are not UTF-8 are replaced.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn real_path(fs: &dyn FileSystem, path: &[u8]) -> Result<String, PathError> {
+    Ok(display(&Walk { fs, symlinks_left: MAX_SYMLINKS }.trail(path, true)?, b""))
+}
+
 struct Walk<'a> {
     fs: &'a dyn FileSystem,
     symlinks_left: usize,
@@ -53,6 +61,11 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn walk(&mut self, path: &[u8], follow_last: bool) -> Result<Inode, PathError> {
+        Ok(self.trail(path, follow_last)?.last().map_or_else(|| self.fs.root(), |(_, inode)| *inode))
+    }
+
+    /// The names from the root to what the path leads to, and their inodes.
+    fn trail(&mut self, path: &[u8], follow_last: bool) -> Result<Vec<(Vec<u8>, Inode)>, PathError> {
         // What is still to walk, last component on top; a symlink pushes its own components.
         let mut todo: Vec<Vec<u8>> = components(path);
         // The directories from the root to where we are, with the name that led into each.
@@ -83,7 +96,7 @@ impl Walk<'_> {
                 trail.push((name, inode));
             }
         }
-        Ok(trail.last().map_or_else(|| self.fs.root(), |(_, inode)| *inode))
+        Ok(trail)
     }
 }
 
@@ -132,6 +145,10 @@ mod tests {
         }
         assert!(resolve(&fs, b"/bin/sh").is_ok());
         assert_eq!(resolve(&fs, b"/").unwrap(), fs.root());
+        assert_eq!(real_path(&fs, b"/bin/../abs/./sh/../../bin/sh").ok(), None, "abs/sh is not there");
+        assert_eq!(real_path(&fs, b"/bin/sh").unwrap(), "/usr/bin/sh");
+        assert_eq!(real_path(&fs, b"//up").unwrap(), "/etc/fstab");
+        assert_eq!(real_path(&fs, b"..").unwrap(), "/");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The program that the initramfs hands over to, and the target that systemd is asked for.
 
-use filesystem::path::{PathError, resolve, resolve_no_follow};
+use filesystem::path::{PathError, real_path, resolve, resolve_no_follow};
 use filesystem::{FileKind, FileSystem};
 use guest::Guest;
 
@@ -62,7 +62,8 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
                 "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
             ),
         };
-        let cause = Cause { file: path.to_owned(), ..cause("init.missing", symptom) };
+        let path = real_path(fs, path.as_bytes()).unwrap_or_else(|_| path.to_owned());
+        let cause = Cause { file: path.clone(), ..cause("init.missing", symptom) };
         return Step::stops(name, outcome, cause, format!("{path} is no program: {} bytes", metadata.size));
     }
     if let Some(loader) = interpreter(fs, inode)

@@ -140,7 +140,11 @@ fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Ke
         Some(damage) if damage.is_limit && !has_init => {
             Some(Step::unknown(name, format!("{}: {}", unpacked.path, damage.reason)))
         }
-        Some(damage) if !(damage.is_limit || has_init && has_shell) => {
+        Some(damage) if !(damage.is_limit || has_init && has_shell && unpacked.has_libraries()) => {
+            let panic = match has_init {
+                true => "Kernel panic - not syncing: No working init found.",
+                false => panic,
+            };
             let cause = Cause { file: unpacked.path.clone(), ..cause("initramfs.corrupt", panic) };
             let kind = damage.compression.unwrap_or(Compression::None);
             let summary = format!(
@@ -312,6 +316,24 @@ impl Unpacked {
         let modules = Modules::parse(index("dep"), index("builtin"), index("alias"), index("softdep"));
         let below = self.archive.below(base).filter_map(|(path, _)| path.get(base.len() + 1..));
         Loadable { modules, files: below.map(<[u8]>::to_vec).collect() }
+    }
+
+    /// Whether what `/init` needs of libraries is there: klibc's or musl's one, or the C library with its loader where
+    /// programs look for that, and for systemd its own.
+    fn has_libraries(&self) -> bool {
+        let has = |prefix: &[u8]| {
+            self.archive
+                .entries
+                .keys()
+                .any(|path| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().starts_with(prefix))
+        };
+        let is_systemd = self.archive.resolve(b"init").is_some_and(|(path, _)| path.ends_with(b"systemd"));
+        if is_systemd && !has(b"libsystemd-shared") {
+            return false;
+        }
+        // x86-64's loader has this one path; those of others are not asked for theirs.
+        let is_loader_lost = has(b"ld-linux-x86-64") && !self.has("lib64/ld-linux-x86-64.so.2");
+        has(b"klibc-") || has(b"ld-musl") || has(b"ld-linux") && has(b"libc.so.6") && !is_loader_lost
     }
 
     pub(crate) fn text(&self, path: &str) -> Option<String> {
