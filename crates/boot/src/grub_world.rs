@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use filesystem::path::{PathError, resolve};
 use filesystem::{FileKind, FileSystem};
-use storage::{Content, Hardware, NodeId, NodeKind, Storage};
+use storage::{Content, Hardware, NodeId, NodeKind, Presence, Storage};
 
 use crate::grub::{
     Answer, ErrorCode, GrubError, Lookup, Place, Platform, ProbeWhat, SearchBy, SearchRequest, World,
@@ -195,8 +195,9 @@ impl<'a> GrubWorld<'a> {
 
     fn add_virtual(&mut self, hardware: &Hardware) {
         let present: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
+        let presence = self.storage.presence(&present);
         for (id, node) in self.storage.iter() {
-            let is_here = self.storage.disks_below(id).iter().all(|disk| present.contains(disk));
+            let is_here = presence.get(id.0).is_some_and(|presence| *presence != Presence::Absent);
             if node.device.is_none() || !is_here {
                 continue;
             }

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guest::Guest;
-use storage::{DeviceNames, Firmware, Hardware, NodeId, Storage};
+use storage::{DeviceNames, Firmware, Hardware, NodeId, Presence, Storage};
 
 use crate::stages::devices::Devices;
 use crate::stages::kernel::{Cache, Drivers, Kernel};
-use crate::stages::{Next, Step, firmware, grub, init, initramfs, kernel, local_fs, stage};
+use crate::stages::{Next, Step, cause, firmware, grub, init, initramfs, kernel, local_fs, stage};
 use crate::trace::{BootTrace, Cause, Outcome, Stage, StageName, Verdict};
 
 /// Follows boots of the systems on one set of disks. What was read for one machine is kept for the next.
@@ -92,7 +92,22 @@ impl<'a> Simulator<'a> {
         let drivers = Drivers::on_root(kernel, guest);
         let devices = self.devices(guest, hardware, firmware, &drivers);
         local_fs::run(self.storage, guest, &devices, &drivers, &mut trace);
+        self.judge_arrays(guest, hardware, &mut trace);
         trace
+    }
+
+    /// A system whose mounts lie on an array that lacks members comes up, and is degraded.
+    fn judge_arrays(&self, guest: &Guest, hardware: &Hardware, trace: &mut BootTrace) {
+        let disks: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
+        let presence = self.storage.presence(&disks);
+        let is_degraded = |id: &NodeId| presence.get(id.0) == Some(&Presence::Degraded);
+        let mut nodes = guest.mounts.iter().map(|mount| mount.node).chain([guest.root]);
+        let Some(node) = nodes.find(is_degraded).filter(|_| trace.outcome == Outcome::Login) else { return };
+        let path = &self.storage.node(node).path;
+        let summary = format!("{path} lies on an array that lacks a member");
+        trace.stages.push(stage(StageName::LocalFileSystems, Verdict::Fail, summary));
+        trace.outcome = Outcome::Degraded;
+        trace.cause = Some(cause("md.degraded-or-missing", "mdadm: DegradedArray event"));
     }
 
     fn devices(
@@ -157,6 +172,7 @@ impl<'a> Simulator<'a> {
         let drivers = Drivers::all();
         let devices = self.devices(guest, hardware, firmware, &drivers);
         local_fs::run(self.storage, guest, &devices, &drivers, trace);
+        self.judge_arrays(guest, hardware, trace);
     }
 }
 

@@ -58,6 +58,7 @@ pub enum Check {
 pub static RULES: &[&Rule] = &[
     &cmdline::debug_leftover::RULE,
     &cmdline::rd_device_missing::RULE,
+    &cmdline::resume_stale::RULE,
     &cmdline::root_bare_device::RULE,
     &cmdline::root_unresolved::RULE,
     &esp::fallback_csv_broken::RULE,

@@ -1,4 +1,4 @@
-//! Findings about boots that end before a login prompt, from the traces that name a rule as the cause.
+//! Findings about boots that end before a login prompt or come up in part, from the traces that name a rule as the cause.
 
 use std::ops::Range;
 
@@ -49,7 +49,8 @@ fn finding(
     struck: &[&BootTrace],
 ) -> Finding {
     let is_now = |boot: &BootTrace| case.boots.first().is_some_and(|first| std::ptr::eq(*first, boot));
-    let severity = if struck.iter().any(|boot| is_now(boot)) { Severity::Error } else { Severity::Warning };
+    let stops_now = struck.iter().any(|boot| is_now(boot) && !boot.outcome.is_up());
+    let severity = if stops_now { Severity::Error } else { Severity::Warning };
     let failed = struck.first().and_then(|boot| boot.stages.iter().rfind(|s| s.verdict == Verdict::Fail));
     let label = failed.map_or_else(|| cause.symptom.clone(), |stage| stage.summary.clone());
     let place = place(case, rule.id, cause, &label, struck);

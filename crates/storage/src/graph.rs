@@ -214,6 +214,65 @@ impl Storage {
     }
 }
 
+/// Whether a device can be used on a machine that has only some of the disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// With everything that it lies on.
+    Whole,
+    /// It lies on an array that lacks members and runs without them.
+    Degraded,
+    /// It cannot be made.
+    Absent,
+}
+
+impl Storage {
+    /// For each node, by its index: whether it can be used where only `disks` are attached.
+    pub fn presence(&self, disks: &[usize]) -> Vec<Presence> {
+        let mut known: Vec<Presence> = Vec::with_capacity(self.nodes.len());
+        for (id, node) in self.iter() {
+            // What a node lies on was found before it.
+            let of = |parent: &NodeId| known.get(parent.0).copied().unwrap_or(Presence::Absent);
+            let found = match &node.kind {
+                NodeKind::Disk(index) if disks.contains(index) => Presence::Whole,
+                NodeKind::Disk(_) => Presence::Absent,
+                NodeKind::Array { .. } => match self.arrays.iter().find(|array| array.node == id) {
+                    Some(array) => array.presence(of),
+                    None => Presence::Absent,
+                },
+                _ => node.parents.iter().map(of).max().unwrap_or(Presence::Absent),
+            };
+            known.push(found);
+        }
+        known
+    }
+}
+
+impl FoundArray {
+    fn presence(&self, of: impl Fn(&NodeId) -> Presence) -> Presence {
+        let in_use = self.array.members.iter().filter(|member| member.state == volume::md::State::InUse);
+        let of_member = |index: Option<usize>| index.and_then(|index| self.members.get(index)).map(&of);
+        let states: Vec<Option<Presence>> = in_use.map(|member| of_member(member.member)).collect();
+        let is_there = |state: &&Option<Presence>| state.is_some_and(|state| state != Presence::Absent);
+        let there = states.iter().filter(is_there).count();
+        let all = self.array.raid_disks as usize;
+        // Members that may be lost; of RAID 10 one always, and more by luck, which is that of the array that was found.
+        let spare = match self.array.level.as_str() {
+            "raid1" => all.saturating_sub(1),
+            "raid4" | "raid5" | "raid10" => 1,
+            "raid6" => 2,
+            _ => 0,
+        };
+        let is_as_found = there == states.len() && self.array.device.is_ok();
+        if there == 0 || there + spare < all && !is_as_found {
+            Presence::Absent
+        } else if there < all || states.contains(&Some(Presence::Degraded)) {
+            Presence::Degraded
+        } else {
+            Presence::Whole
+        }
+    }
+}
+
 impl Node {
     /// The UUID of the content as `blkid` spells it.
     pub fn uuid(&self) -> Option<&str> {

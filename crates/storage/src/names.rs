@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{NodeId, NodeKind, Storage};
+use crate::graph::{NodeId, NodeKind, Presence, Storage};
 use crate::hardware::Hardware;
 
 /// What a name leads to.
@@ -80,11 +80,12 @@ impl DeviceNames {
         }
     }
 
-    /// Logical volumes, arrays and what was opened: there once all disks below are.
+    /// Logical volumes, arrays and what was opened: there once the disks below are, as far as they need them.
     fn insert_virtual(&mut self, storage: &Storage, hardware: &Hardware) {
         let present: Vec<usize> = hardware.slots.iter().filter_map(|slot| slot.disk).collect();
+        let presence = storage.presence(&present);
         for (id, node) in storage.iter() {
-            let is_here = storage.disks_below(id).iter().all(|disk| present.contains(disk));
+            let is_here = presence.get(id.0).is_some_and(|presence| *presence != Presence::Absent);
             if node.device.is_none() || !is_here {
                 continue;
             }

@@ -520,10 +520,29 @@ impl Search<'_> {
                 Found::Unknown(reason) => return Step::unknown(name, reason),
             }
         }
+        if let Some(step) = self.stale_resume(devices) {
+            return step;
+        }
         match root {
             Some(id) => self.mount(id, drivers, &give_up, Kind::Dracut),
             None => Step::unknown(name, "no root file system was looked for"),
         }
+    }
+
+    /// systemd's generator in the image lets the root wait for the device of `resume=`; dracut's reload of systemd takes the
+    /// limit off that wait.
+    fn stale_resume(&self, devices: &Devices<'_>) -> Option<Step<Root>> {
+        let (spec, place) = last(self.kernel, "resume=")?;
+        let generator = "lib/systemd/system-generators/systemd-hibernate-resume-generator";
+        let has_generator = self.unpacked.has(generator) || self.unpacked.has(&format!("usr/{generator}"));
+        let is_off = self.kernel.loaded.arguments.iter().any(|(argument, _)| argument == "noresume");
+        let device = device_of(&spec);
+        let is_missing = matches!(devices.find(&device), Found::Nothing(_));
+        (has_generator && !is_off && is_missing).then(|| {
+            let symptom = format!("A start job is running for {device} / no limit");
+            let summary = format!("systemd waits without end for {device}, which no disk provides");
+            Step::stops(StageName::Root, Outcome::Hang, place.cause("cmdline.resume-stale", symptom), summary)
+        })
     }
 
     /// The command line with what the image adds to it.
