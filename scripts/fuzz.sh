@@ -128,7 +128,6 @@ if [ "$target" = fat ]; then
     rm "$work/image"
   done
 fi
-<<<<<<< HEAD
 if [ "$target" = readonly ]; then
   # Small images of every compression and every kind of names; the empty system area of discs is left out.
   for options in "-comp gzip -noI" "-comp gzip" "-comp xz" "-comp lz4" "-comp zstd"; do
@@ -139,11 +138,12 @@ if [ "$target" = readonly ]; then
     # shellcheck disable=SC2086
     genisoimage -quiet $options -o "$work/image" fuzz_targets
     tail -c +32769 "$work/image" >"$corpus/disc${options//[- ]/}"
-=======
+    rm -f "$work/image"
+  done
+fi
 if [ "$target" = grub_cfg ]; then
   for sample in debian rhel9; do
     { printf '\x08'; cat "../crates/boot/tests/grub/$sample.cfg"; } >"$corpus/$sample"
->>>>>>> grub
   done
 fi
 # No sanitizer: the code is safe Rust, and what counts are panics, hangs and memory.

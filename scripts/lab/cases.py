@@ -244,3 +244,9 @@ case("shim-no-list", "g3", "esp-shim-no-list", "virtio-blk uefi", rule="esp.fall
 case("shim-list-stale", "g3", "esp-shim-list-stale", "virtio-blk uefi", rule="esp.fallback-csv-broken", where=ESP + "EFI/debian/shimx64.efi")
 case("shim-only", "g3", "esp-shim-only", "virtio-blk uefi")
 case("shim-alone", "g3", "esp-shim-alone", "virtio-blk uefi", rule="esp.loader-pair-broken", where=ESP + "EFI/BOOT/grubx64.efi")
+
+# SELinux without a policy; AppArmor is Debian's own choice, so that the command line asks for the other.
+case("selinux-no-policy", "g1", "selinux-no-policy", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
+case("selinux-not-enforced", "g1", "selinux-not-enforced")
+case("selinux-permissive", "g1", "selinux-permissive")
+case("selinux-off", "g1", "selinux-off")

@@ -483,6 +483,34 @@ def esp_shim_alone(m):
     shim(m, FALLBACK[:1])
 
 
+def selinux(m, kind, *arguments):
+    with m.root() as folder:
+        os.makedirs(folder + "/etc/selinux", exist_ok=True)
+        with open(folder + "/etc/selinux/config", "w") as file:
+            file.write("# SELINUX= can take one of three values\nSELINUX=%s\nSELINUXTYPE=targeted\n" % kind)
+    m.command_line(lambda line: " ".join([line, "security=selinux", *arguments]))
+
+
+@fault
+def selinux_no_policy(m):
+    selinux(m, "enforcing")
+
+
+@fault
+def selinux_not_enforced(m):
+    selinux(m, "enforcing", "enforcing=0")
+
+
+@fault
+def selinux_permissive(m):
+    selinux(m, "permissive")
+
+
+@fault
+def selinux_off(m):
+    selinux(m, "enforcing", "selinux=0")
+
+
 @fault
 def esp_type(m):
     """The partition's type says Linux: firmware does not care."""

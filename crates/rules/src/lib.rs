@@ -21,6 +21,7 @@ pub mod lvm;
 pub mod mbr;
 pub mod md;
 pub mod rootfs;
+pub mod selinux;
 mod stopped;
 pub mod systemd;
 
@@ -105,6 +106,7 @@ pub static RULES: &[&Rule] = &[
     &mbr::signature_missing::RULE,
     &md::degraded_or_missing::RULE,
     &rootfs::libs_missing::RULE,
+    &selinux::config_invalid::RULE,
     &systemd::default_target_broken::RULE,
 ];
 

@@ -5,7 +5,7 @@ use filesystem::{FileKind, FileSystem};
 use guest::Guest;
 
 use super::kernel::{Kernel, Kind};
-use super::{Step, cause};
+use super::{Step, cause, selinux};
 use crate::trace::{Cause, Outcome, StageName};
 
 const INIT: &str = "/sbin/init";
@@ -73,6 +73,9 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
         let cause = Cause { file: loader.clone(), ..cause("rootfs.libs-missing", panic) };
         let summary = format!("{path} needs {loader}, which is not there");
         return Step::stops(name, Outcome::KernelPanic, cause, summary);
+    }
+    if let Some(step) = selinux::refuses(guest, kernel, path) {
+        return step;
     }
     target(fs, kernel, path)
 }

@@ -30,6 +30,8 @@ pub(crate) struct Kernel {
     /// The indexes on the root file system, if they are there.
     pub(crate) modules: Option<Arc<Modules>>,
     pub(crate) initramfs: Option<Arc<Unpacked>>,
+    /// What it was built with, if that is there.
+    pub(crate) config: Option<KernelConfig>,
     /// The words of its command line, with those that the initramfs adds.
     pub(crate) loaded: Loaded,
 }
@@ -117,7 +119,7 @@ pub(crate) fn run(guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<
         Some(unpacked) => format!("Linux {release} with {}", unpacked.path),
         None => format!("Linux {release} without an initramfs"),
     };
-    let next = Kernel { release: image.release.clone(), modules, initramfs, loaded };
+    let next = Kernel { release: image.release.clone(), modules, initramfs, config, loaded };
     Step::goes(name, summary, next)
 }
 

@@ -1,0 +1,3 @@
+//! Faults in SELinux.
+
+pub mod config_invalid;
