@@ -273,8 +273,14 @@ write_case() {
             seed=$((seed + 1))
             python3 -c "import random, sys; sys.stdout.buffer.write(random.Random($seed).randbytes($size))" >"$lab/new"
             if ! said=$("$edit" replace "$image" "/$target" "$lab/new" 2>&1); then
+                case $1 in
+                bigalloc*)
+                    verdict "$1" "replace $target, $size" "explained: refused by name: $said"
+                    rm -f "$image"
+                    return 0
+                    ;;
+                esac
                 verdict "$1" "replace $target, $size" "REFUSED: $said"
-                case $1 in bigalloc* | quota) rm -f "$image"; return 0 ;; esac
                 failed=1
                 continue
             fi
