@@ -165,6 +165,11 @@ def fstab_root_uuid(m):
 
 
 @fault
+def fstab_root_bare(m):
+    m.edit("/etc/fstab", lambda text: re.sub(r"^UUID=\S+", "/dev/vdz1", text))
+
+
+@fault
 def fstab_esp_typo(m):  # b2
     m.edit("/etc/fstab", lambda text: text.replace("3333-EEEE", "3333-EEEF"))
 

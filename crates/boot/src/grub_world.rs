@@ -114,6 +114,8 @@ pub(crate) struct GrubWorld<'a> {
     /// Where modules are: device and directory, once it is known.
     prefix: Option<(String, String)>,
     trees: Mutex<BTreeMap<NodeId, Arc<dyn FileSystem>>>,
+    /// Whether the file of a module is there, by its path; scripts name few.
+    modules: Mutex<BTreeMap<String, bool>>,
     /// What may still be looked up: a script of thousands of searches over thousands of partitions has no end that matters.
     budget: AtomicUsize,
 }
@@ -136,6 +138,7 @@ impl<'a> GrubWorld<'a> {
             core: core.iter().cloned().collect(),
             prefix: None,
             trees: Mutex::default(),
+            modules: Mutex::default(),
             budget: AtomicUsize::new(BUDGET),
         };
         // The drive that a BIOS started is the first; UEFI's handles come in the order of the slots.
@@ -506,10 +509,16 @@ impl World for GrubWorld<'_> {
         if self.core.contains(name) {
             return Answer::Known(Ok(()));
         }
+        // Every command asks for its module.
         let path = self.module_path(name).unwrap_or_default();
-        match self.module_file(name) {
-            Some(Lookup::File { .. }) => Answer::Known(Ok(())),
-            _ => Answer::Known(Err(GrubError::file_not_found(path.as_bytes()))),
-        }
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = match modules.get(&path) {
+            Some(known) => *known,
+            None => {
+                let found = matches!(self.module_file(name), Some(Lookup::File { .. }));
+                *modules.entry(path.clone()).or_insert(found)
+            }
+        };
+        Answer::Known(if is_there { Ok(()) } else { Err(GrubError::file_not_found(path.as_bytes())) })
     }
 }

@@ -74,8 +74,30 @@ const SMBIOS_OPTIONS: &[Opt] = &[
     opt("set", None, Takes::Text),
 ];
 
+/// The module that brings a command, as `command.lst` says: without its file the command fails. Those of more than one
+/// name by build and platform are not asked for.
+fn module_of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "linux" | "initrd" => "linux",
+        "linux16" | "initrd16" => "linux16",
+        "search" => "search",
+        "test" | "[" => "test",
+        "load_env" | "save_env" | "list_env" => "loadenv",
+        "configfile" | "source" | "." => "configfile",
+        "blscfg" => "blscfg",
+        "chainloader" => "chain",
+        "probe" => "probe",
+        _ => return None,
+    })
+}
+
 impl Machine<'_> {
     pub(super) fn builtin(&mut self, call: &Call<'_>) -> Status {
+        if let Some(module) = module_of(&call.name)
+            && let Answer::Known(Err(error)) = self.world.module(module)
+        {
+            return self.error(&call.origin, error);
+        }
         match call.name.as_str() {
             "test" | "[" => self.test(&call.args, &call.origin),
             "true" => OK,

@@ -8,7 +8,7 @@ use boot_files::initramfs::{Compression, EntryKind, Initramfs, Limits};
 use boot_files::kernel_config::{KernelConfig, Setting};
 use boot_files::kernel_image::{HEAD, KernelError, KernelImage};
 use boot_files::modules::{Missing, Modules};
-use filesystem::path::resolve;
+use filesystem::path::{real_path, resolve};
 use filesystem::{FileSystem, Inode};
 use guest::Guest;
 use storage::{Bus, NodeId};
@@ -378,6 +378,8 @@ pub(crate) struct Drivers<'a> {
     kernel: Option<&'a Kernel>,
     index: Index,
     has_file: Box<dyn Fn(&str) -> bool + 'a>,
+    /// What was loaded before, and stays.
+    earlier: Option<Box<Drivers<'a>>>,
 }
 
 impl<'a> Drivers<'a> {
@@ -386,7 +388,8 @@ impl<'a> Drivers<'a> {
         let loadable = unpacked.loadable(kernel.release.as_ref());
         let files = loadable.clone();
         let has_file = move |path: &str| files.files.contains(path.as_bytes());
-        Self { kernel: Some(kernel), index: Index::Initramfs(loadable), has_file: Box::new(has_file) }
+        let index = Index::Initramfs(loadable);
+        Self { kernel: Some(kernel), index, has_file: Box::new(has_file), earlier: None }
     }
 
     /// On the root file system, once it is mounted.
@@ -396,17 +399,27 @@ impl<'a> Drivers<'a> {
             resolve(&guest.tree, format!("/lib/modules/{release}/{path}").as_bytes()).is_ok()
         };
         let index = kernel.modules.clone().map_or(Index::None, Index::Root);
-        Self { kernel: Some(kernel), index, has_file: Box::new(has_file) }
+        let earlier =
+            kernel.initramfs.as_deref().map(|unpacked| Box::new(Self::in_initramfs(kernel, unpacked)));
+        Self { kernel: Some(kernel), index, has_file: Box::new(has_file), earlier }
     }
 
     /// Every one: for a kernel that is not known.
     pub(crate) fn all() -> Self {
-        Self { kernel: None, index: Index::None, has_file: Box::new(|_| true) }
+        Self { kernel: None, index: Index::None, has_file: Box::new(|_| true), earlier: None }
     }
 
     /// None that could be loaded: only what is built in.
     pub(crate) fn built_in(kernel: &'a Kernel) -> Self {
-        Self { kernel: Some(kernel), index: Index::None, has_file: Box::new(|_| false) }
+        let has_file = Box::new(|_: &str| false);
+        Self { kernel: Some(kernel), index: Index::None, has_file, earlier: None }
+    }
+
+    /// Where the root file system has, or should have, the kernel's modules.
+    pub(crate) fn folder(&self, guest: &Guest) -> Option<String> {
+        let release = self.kernel?.release.as_ref()?;
+        let parent = real_path(&guest.tree, b"/lib/modules").unwrap_or_else(|_| "/lib/modules".into());
+        Some(format!("{parent}/{release}"))
     }
 
     /// Whether a module is built in or can be loaded with all that it needs.
@@ -452,6 +465,11 @@ impl<'a> Drivers<'a> {
 
     /// Whether disks on a bus appear.
     pub(crate) fn bus(&self, bus: Bus) -> Result<(), Lack> {
+        let earlier = || self.earlier.as_ref().filter(|earlier| earlier.bus(bus).is_ok());
+        self.bus_now(bus).or_else(|lack| earlier().map(|_| ()).ok_or(lack))
+    }
+
+    fn bus_now(&self, bus: Bus) -> Result<(), Lack> {
         let all = |names: &[&str]| names.iter().try_for_each(|name| self.check(name));
         match bus {
             Bus::VirtioBlk => all(&["virtio_pci", "virtio_blk"]),

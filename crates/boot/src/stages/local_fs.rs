@@ -9,6 +9,7 @@ use storage::{Content, NodeId, Storage, udev_node};
 
 use super::devices::{Devices, Found};
 use super::kernel::{Drivers, Lack};
+use super::mount_options;
 use crate::fstab::{self, Unit};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
 
@@ -19,6 +20,8 @@ enum Fate {
     NoDevice(String),
     /// The device is there and cannot be mounted as asked.
     CannotMount(&'static str, String),
+    /// It is the root, which is mounted already; the command that mounts it anew with fstab's options fails.
+    StaysAsItIs(String),
     /// Nothing here says whether it works.
     Unknown(String),
 }
@@ -68,6 +71,21 @@ pub(crate) fn run(
                 });
                 continue;
             }
+            Fate::StaysAsItIs(reason) => {
+                if trace.cause.is_none() {
+                    trace.outcome = Outcome::Degraded;
+                    trace.cause = Some(Cause {
+                        rule,
+                        file: file.path.clone(),
+                        line: Some(unit.line),
+                        unit: Some("systemd-remount-fs.service".into()),
+                        symptom: "Failed to start systemd-remount-fs.service".into(),
+                    });
+                    stage.verdict = Verdict::Fail;
+                    stage.summary = format!("systemd-remount-fs.service: {reason}");
+                }
+                continue;
+            }
             Fate::NoDevice(reason) => {
                 trace.delay = trace.delay.max(timeout);
                 let device = unit.device.as_deref().unwrap_or(&unit.what);
@@ -87,23 +105,25 @@ pub(crate) fn run(
         if !unit.blocks_boot() {
             continue;
         }
-        if stage.verdict != Verdict::Fail {
+        if stage.verdict != Verdict::Fail || trace.outcome.is_up() {
             stage.verdict = Verdict::Fail;
             stage.summary = format!("{}: {reason}", unit.name);
         }
-        if trace.cause.is_none() {
+        // What stops the boot outweighs a root that stays read-only.
+        if trace.cause.is_none() || trace.outcome.is_up() {
             let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
             trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
             let crypttab =
                 crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
-            let (rule, path, line) = match crypttab {
-                Some(line) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), line),
-                None => (rule, file.path.clone(), unit.line),
+            let (rule, path, line) = match (crypttab, drivers.folder(guest)) {
+                (Some(line), _) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), Some(line)),
+                (None, Some(folder)) if rule == "kernel.modules-missing" => (rule, folder, None),
+                _ => (rule, file.path.clone(), Some(unit.line)),
             };
             trace.cause = Some(Cause {
                 rule,
                 file: path,
-                line: Some(line),
+                line,
                 unit: Some(unit.device.clone().unwrap_or_else(|| unit.name.clone())),
                 symptom,
             });
@@ -133,23 +153,32 @@ fn fate(
         Found::Node(node) if unit.target == "/" && node != guest.root => {
             Fate::Unknown(format!("/ is {}, which is not the root file system that was found", unit.what))
         }
-        Found::Node(node) => mounted(storage, drivers, node, unit, entry),
+        Found::Node(node) => mounted(storage, guest, drivers, node, unit, entry),
         Found::Ambiguous => Fate::Unknown(format!("several devices claim {}", unit.what)),
         Found::Extra => {
             let rule = "fstab.unstable-device";
             Fate::CannotMount(rule, format!("{} is a further disk without this content", unit.what))
         }
-        // The initramfs has mounted it; systemd only mounts it anew with other options.
-        Found::Nothing(_) if unit.target == "/" => {
-            Fate::Unknown(format!("/ is {}, which no disk provides; the initramfs decides", unit.what))
-        }
+        // The initramfs has mounted it; systemd only mounts it anew with other options. mount(8) looks for what a tag
+        // names, and does not look at a path.
+        Found::Nothing(_) if unit.target == "/" => match entry.source.text().contains('=') {
+            true => Fate::StaysAsItIs(format!("no disk provides {}, so that / stays read-only", unit.what)),
+            false => Fate::Works,
+        },
         Found::Unknown(reason) => Fate::Unknown(reason),
         Found::Nothing(Some((_, reason))) => Fate::NoDevice(reason),
         Found::Nothing(None) => Fate::NoDevice(format!("no disk of this machine provides {}", unit.what)),
     }
 }
 
-fn mounted(storage: &Storage, drivers: &Drivers<'_>, node: NodeId, unit: &Unit, entry: &Entry) -> Fate {
+fn mounted(
+    storage: &Storage,
+    guest: &Guest,
+    drivers: &Drivers<'_>,
+    node: NodeId,
+    unit: &Unit,
+    entry: &Entry,
+) -> Fate {
     let found = storage.node(node);
     let kind = entry.kind.text();
     let Some(content) = found.content_type() else {
@@ -177,10 +206,18 @@ fn mounted(storage: &Storage, drivers: &Drivers<'_>, node: NodeId, unit: &Unit, 
             return Fate::CannotMount("fstab.option-hazard", reason);
         }
     }
-    if unit.target == "/" {
+    if let Some(option) = mount_options::unknown(content, entry.options()) {
+        return match unit.target.as_str() {
+            "/" => {
+                Fate::StaysAsItIs(format!("{content} knows no option {option}, so that / stays read-only"))
+            }
+            _ => Fate::CannotMount("fstab.option-hazard", format!("{content} knows no option {option}")),
+        };
+    }
+    // What the initramfs has loaded for the root stays loaded.
+    if unit.target == "/" || storage.node(guest.root).content_type() == Some(content) {
         return Fate::Works;
     }
-    // A driver that is not there at all; what the initramfs has loaded for the root stays loaded.
     let module = match content {
         "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs" | "iso9660" => {
             if content == "iso9660" {

@@ -7,6 +7,7 @@ pub(crate) mod init;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod local_fs;
+mod mount_options;
 mod selinux;
 mod shim_fallback;
 
