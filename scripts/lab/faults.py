@@ -142,6 +142,7 @@ for name, line in {
     "fstab-tmpfs-option": "tmpfs /data tmpfs bogus=1 0 0",
     "fstab-tmpfs-fine": "tmpfs /data tmpfs size=10m 0 0",
     "fstab-bind-gone": "/srv/nowhere /data none bind 0 0",
+    "fstab-bind-file": "/etc/hostname/nowhere /data none bind 0 0",
     "fstab-nfs": "server.invalid:/export /data nfs defaults 0 0",
     "fstab-no-path": "UUID=%s none ext4 defaults 0 0" % GONE,
     "fstab-vdb1": "/dev/vdb1 /data ext4 defaults 0 2",

@@ -33,6 +33,8 @@ def save(book):
     """One case a line, with what the case is: small, complete for the tests, and a diff shows which boot changed."""
     for case in cases.CASES:
         if case["id"] in book["cases"]:
+            for key in ("rule", "where"):
+                book["cases"][case["id"]].pop(key, None)
             known = {key: case[key] for key in ("guest", "fault", "bus", "firmware", "first", "rule", "where", "disks") if case[key] not in (None, 0)}
             book["cases"][case["id"]].update(known, **({"unlocked": True} if case["send"] else {}))
     lines = ["  %s: %s" % (json.dumps(id), json.dumps(case, sort_keys=True, ensure_ascii=False)) for id, case in sorted(book["cases"].items())]

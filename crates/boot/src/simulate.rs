@@ -91,7 +91,7 @@ impl<'a> Simulator<'a> {
         }
         let drivers = Drivers::on_root(kernel, guest);
         let devices = self.devices(guest, hardware, firmware, &drivers);
-        local_fs::run(self.storage, guest, &devices, &drivers, &mut trace);
+        local_fs::run(self.storage, guest, &devices, &drivers, Some(kernel), &mut trace);
         self.judge_arrays(guest, hardware, &mut trace);
         trace
     }
@@ -171,7 +171,7 @@ impl<'a> Simulator<'a> {
         trace.stages.push(stage(StageName::Root, Verdict::Pass, format!("{path} is {name}")));
         let drivers = Drivers::all();
         let devices = self.devices(guest, hardware, firmware, &drivers);
-        local_fs::run(self.storage, guest, &devices, &drivers, trace);
+        local_fs::run(self.storage, guest, &devices, &drivers, None, trace);
         self.judge_arrays(guest, hardware, trace);
     }
 }

@@ -71,6 +71,7 @@ pub static RULES: &[&Rule] = &[
     &fstab::fstype_wrong::RULE,
     &fstab::mountpoint_or_bind_invalid::RULE,
     &fstab::option_hazard::RULE,
+    &fstab::root_mismatch::RULE,
     &fstab::unresolved_source::RULE,
     &fstab::unstable_device::RULE,
     &fw::no_boot_path::RULE,

@@ -8,7 +8,7 @@ use guest_files::fstab::Entry;
 use storage::{Content, NodeId, Storage, udev_node};
 
 use super::devices::{Devices, Found};
-use super::kernel::{Drivers, Lack};
+use super::kernel::{Drivers, Kernel, Lack};
 use super::mount_options;
 use crate::fstab::{self, Unit};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
@@ -31,6 +31,7 @@ pub(crate) fn run(
     guest: &Guest,
     devices: &Devices<'_>,
     drivers: &Drivers<'_>,
+    kernel: Option<&Kernel>,
     trace: &mut BootTrace,
 ) {
     let Some(file) = &guest.fstab else {
@@ -129,7 +130,23 @@ pub(crate) fn run(
             });
         }
     }
+    let has_root = units.iter().any(|unit| unit.target == "/");
+    if trace.cause.is_none() && !has_root && kernel.is_some_and(is_read_only) {
+        stage.verdict = Verdict::Fail;
+        stage.summary = format!("{} has no line for /, so that it stays read-only", file.path);
+        trace.outcome = Outcome::Degraded;
+        let symptom = "Failed to start systemd-logind.service".into();
+        let path = file.path.clone();
+        trace.cause =
+            Some(Cause { rule: "fstab.root-mismatch", file: path, line: None, unit: None, symptom });
+    }
     trace.stages.push(stage);
+}
+
+/// Whether the kernel's command line has the root mounted read-only: so it is unless `rw` comes last.
+fn is_read_only(kernel: &Kernel) -> bool {
+    let words = kernel.loaded.arguments.iter().map(|(word, _)| word.as_str());
+    words.filter(|word| matches!(*word, "ro" | "rw")).last() != Some("rw")
 }
 
 fn fate(
@@ -142,9 +159,10 @@ fn fate(
 ) -> Fate {
     if unit.device.is_none() {
         // A bind mount, tmpfs, overlay or swap file: no device to wait for.
+        // systemd makes the directory that a bind mount shows where there is none.
         let is_bind = entry.has_option("bind") || entry.has_option("rbind");
-        if is_bind && matches!(resolve(&guest.tree, unit.what.as_bytes()), Err(PathError::NotFound(_))) {
-            let reason = format!("{} is not there", unit.what);
+        if is_bind && matches!(resolve(&guest.tree, unit.what.as_bytes()), Err(PathError::NotADirectory(_))) {
+            let reason = format!("{} cannot be made: a part of it is no directory", unit.what);
             return Fate::CannotMount("fstab.mountpoint-or-bind-invalid", reason);
         }
         return Fate::Works;

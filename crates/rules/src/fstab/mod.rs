@@ -3,5 +3,6 @@
 pub mod fstype_wrong;
 pub mod mountpoint_or_bind_invalid;
 pub mod option_hazard;
+pub mod root_mismatch;
 pub mod unresolved_source;
 pub mod unstable_device;

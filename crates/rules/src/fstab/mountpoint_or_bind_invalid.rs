@@ -2,7 +2,7 @@
 
 use crate::{Check, Rule};
 
-/// A bind mount names a directory that is not there.
+/// A bind mount names a directory that cannot be there.
 pub static RULE: Rule = Rule {
     id: "fstab.mountpoint-or-bind-invalid",
     summary: "a bind mount has nothing to bind",
@@ -13,10 +13,11 @@ pub static RULE: Rule = Rule {
 `Failed to mount`, and the guest stops in emergency mode.
 
 ## Why
-mount(8) cannot bind what does not exist. The directory was removed, or lies on a file system that is not mounted yet.
+systemd makes the directory that a bind mount is to show, where it is not there (booted: an empty one). It cannot where a part
+of the path is a file.
 
 ## Fix
-Nothing is proposed: make the directory, or add `nofail` where the system does not need it.
+Nothing is proposed: correct the path, or add `nofail` where the system does not need it.
 
 ## References
 fstab(5); systemd.mount(5).
