@@ -170,7 +170,8 @@ case("initrd-cut-end", "g1", "initrd-cut-end", rule="initramfs.corrupt", where="
 # The healthy guests on the rest of the hardware.
 case("g5luks-scsi", "g5luks", hardware="virtio-scsi", rule="luks.header-or-key", where="/etc/crypttab:1 cryptroot, no passphrase typed")
 case("g5luks-nvme-typed", "g5luks", hardware="nvme", send=UNLOCK)
-case("g5luks-sata", "g5luks", hardware="sata", **NO_AHCI)
+# Without its passphrase nothing says whether the kernel itself has the driver.
+case("g5luks-sata", "g5luks", hardware="sata", rule="kernel.bus-driver-unavailable|initramfs.missing-driver", where="ahci: neither in the kernel nor in the initramfs")
 case("g5md-scsi", "g5md", hardware="virtio-scsi")
 case("g5md-ide", "g5md", hardware="ide")
 case("g5md-nvme", "g5md", hardware="nvme")

@@ -1,4 +1,5 @@
 //! What an initramfs holds, as `lsinitramfs` (initramfs-tools) and `lsinitrd` (dracut) list it.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

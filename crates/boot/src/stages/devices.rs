@@ -22,6 +22,8 @@ pub(crate) struct Devices<'a> {
     is_clone: bool,
     /// Names that a crypttab gives.
     mapped: BTreeMap<String, NodeId>,
+    /// Names of a crypttab whose sources are not there, with those.
+    unmapped: BTreeMap<String, String>,
 }
 
 /// What a name leads to.
@@ -59,6 +61,7 @@ impl<'a> Devices<'a> {
             is_clone: hardware.is_clone,
             blocked: BTreeMap::new(),
             mapped: BTreeMap::new(),
+            unmapped: BTreeMap::new(),
         };
         devices.block_partitions(firmware);
         // What only we conclude, lvm2 does not see.
@@ -97,7 +100,10 @@ impl<'a> Devices<'a> {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [name, source, ..] = words.as_slice() else { continue };
             let Some(path) = udev_node(source.as_bytes()) else { continue };
-            let Some(Target::Node(container)) = self.names.get(&path) else { continue };
+            let Some(Target::Node(container)) = self.names.get(&path) else {
+                self.unmapped.insert(format!("/dev/mapper/{name}"), path);
+                continue;
+            };
             let opened = self
                 .storage
                 .children(container)
@@ -126,11 +132,20 @@ impl<'a> Devices<'a> {
         }
     }
 
+    /// Why nothing is opened that a crypttab names: its disk has no driver.
+    pub(crate) fn undriven_source(&self) -> Option<(&'static str, String)> {
+        self.unmapped.values().find_map(|source| match self.missing(source) {
+            Found::Nothing(why) => why,
+            _ => None,
+        })
+    }
+
     /// Why nothing has this name: a disk without a driver, or no disk at all.
     fn missing(&self, path: &str) -> Found {
         if self.undriven.is_empty() {
             return Found::Nothing(None);
         }
+        let path = self.unmapped.get(path).map_or(path, String::as_str);
         // Whether it would be there with all drivers.
         let all =
             Hardware { slots: self.undriven.iter().map(|(slot, _)| *slot).collect(), ..Hardware::default() };

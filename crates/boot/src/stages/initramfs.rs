@@ -329,6 +329,9 @@ impl Search<'_> {
             Found::Node(id) => self.mount(id, drivers, &give_up, Kind::InitramfsTools),
             Found::Nothing(Some((rule, reason))) => give_up(self.cause_of_image(rule, &alert), reason),
             Found::Nothing(None) => {
+                if let Some((rule, reason)) = devices.undriven_source() {
+                    return give_up(self.cause_of_image(rule, &alert), reason);
+                }
                 self.locked(devices, &give_up).unwrap_or_else(|| match self.damaged_layer(&device_of(spec)) {
                     Some((rule, reason)) => give_up(cause(rule, alert), reason),
                     None => give_up(
@@ -499,6 +502,9 @@ impl Search<'_> {
                     return give_up(cause, reason);
                 }
                 Found::Nothing(None) => {
+                    if let Some((rule, reason)) = devices.undriven_source() {
+                        return give_up(self.cause_of_image(rule, &warning), reason);
+                    }
                     if let Some(step) = self.locked(devices, &give_up) {
                         return step;
                     }

@@ -145,8 +145,8 @@ pub(crate) fn run(
 
 /// Whether the kernel's command line has the root mounted read-only: so it is unless `rw` comes last.
 fn is_read_only(kernel: &Kernel) -> bool {
-    let words = kernel.loaded.arguments.iter().map(|(word, _)| word.as_str());
-    words.filter(|word| matches!(*word, "ro" | "rw")).last() != Some("rw")
+    let mut words = kernel.loaded.arguments.iter().rev().map(|(word, _)| word.as_str());
+    words.find(|word| matches!(*word, "ro" | "rw")) != Some("rw")
 }
 
 fn fate(
