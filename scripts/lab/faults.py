@@ -232,6 +232,7 @@ for name, change in {
     "root-lv-wrong": lambda line: line.replace("centos-root ", "centos-roott ").replace("centos/root ", "centos/roott "),  # b5lvm
     "root-missing": lambda line: re.sub(ROOT + " ", "", line),
     "swap-lv-gone": lambda line: line.replace("rd.lvm.lv=centos/swap", "rd.lvm.lv=centos/swap_old"),
+    "rd-lvm-off": lambda line: line + " rd.lvm=0",
     "no-rd-lvm": lambda line: re.sub(r"rd.lvm.lv=\S+ ", "", line),
     "rootfstype-wrong": lambda line: line + " rootfstype=ext4" if "centos" in line else line + " rootfstype=xfs",
     "rootflags-bogus": lambda line: line + " rootflags=bogus=1",

@@ -426,27 +426,19 @@ impl Search<'_> {
         }
         let is_auto =
             arguments.iter().any(|(argument, _)| matches!(argument.as_str(), "rd.auto" | "rd.auto=1"));
-        // Without any of these the rules that activate volumes are taken away.
-        let activates_lvm = is_auto || has("rd.lvm.lv=") || has("rd.lvm.vg=");
-        if !activates_lvm || arguments.iter().any(|(argument, _)| argument == "rd.lvm=0") {
-            for (id, node) in self.storage.iter() {
-                if matches!(node.kind, NodeKind::LogicalVolume { .. }) {
-                    let reason = "the command line has neither rd.lvm.lv=, rd.lvm.vg= nor rd.auto, so that no volume is activated";
-                    devices.block(id, "cmdline.root-unresolved", reason);
-                }
-            }
-        } else if !is_auto && !has("rd.lvm.vg=") {
-            // Only the volumes that are named.
-            for (id, node) in self.storage.iter() {
-                let NodeKind::LogicalVolume { group, name, .. } = &node.kind else { continue };
-                let key = format!("rd.lvm.lv={group}/{name}");
-                if !arguments.iter().any(|(argument, _)| *argument == key) {
-                    devices.block(
-                        id,
-                        "cmdline.rd-device-missing",
-                        format!("no rd.lvm.lv= names {group}/{name}"),
-                    );
-                }
+        // dracut means to activate nothing without any of these; the test for that (`-z "$LV_DEVS"` of a string that always
+        // holds a blank) is never true, and everything is activated.
+        let is_lvm_off = arguments.iter().any(|(word, _)| matches!(word.as_str(), "rd.lvm=0" | "rd.lvm=no"));
+        let names_lvm = has("rd.lvm.lv=") || has("rd.lvm.vg=");
+        for (id, node) in self.storage.iter().filter(|_| is_lvm_off || names_lvm) {
+            let NodeKind::LogicalVolume { group, name, .. } = &node.kind else { continue };
+            let keys = [format!("rd.lvm.lv={group}/{name}"), format!("rd.lvm.vg={group}")];
+            if is_lvm_off {
+                let reason = "the command line has rd.lvm=0, so that no volume is activated";
+                devices.block(id, "cmdline.root-unresolved", reason);
+            } else if !arguments.iter().any(|(argument, _)| keys.contains(argument)) {
+                let reason = format!("no rd.lvm.lv= names {group}/{name}");
+                devices.block(id, "cmdline.rd-device-missing", reason);
             }
         }
         if !is_auto && !has("rd.md.uuid=") {

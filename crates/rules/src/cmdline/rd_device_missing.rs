@@ -15,7 +15,8 @@ following initqueue hooks`, and its emergency shell. The root file system itself
 
 ## Why
 Every `rd.lvm.lv=`, `rd.md.uuid=` and `rd.luks.uuid=` must be there before dracut goes on, the swap volume as well
-as the root. One of them was removed or renamed. Without any of them dracut activates no such device at all.
+as the root. One of them was removed or renamed. Volumes that no `rd.lvm.lv=` names stay inactive where another is named; without
+`rd.md.uuid=` and `rd.auto` no array is started.
 
 ## Fix
 Nothing is proposed. If the volume is gone for good, take its word out of the command line (`grubby
