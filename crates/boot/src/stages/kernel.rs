@@ -24,6 +24,9 @@ const MAX_PARTS: usize = 64;
 /// Bytes of a file in an initramfs that is kept.
 const MAX_KEPT: u64 = 4 << 20;
 
+/// Where an initramfs has its programs.
+const PROGRAMS: [&str; 4] = ["sbin", "bin", "usr/sbin", "usr/bin"];
+
 /// A kernel that runs.
 pub(crate) struct Kernel {
     pub(crate) release: Option<String>,
@@ -137,7 +140,12 @@ fn refused(unpacked: &Unpacked, config: Option<&KernelConfig>) -> Option<Step<Ke
         }
     }
     let has_init = unpacked.archive.resolve(b"init").is_some();
-    let has_shell = unpacked.has_program("sh") || unpacked.has_program("systemd");
+    // Of a file with several names the last brings the content; until then they are all empty.
+    let is_whole =
+        |path: &str| unpacked.archive.resolve(path.as_bytes()).is_some_and(|(_, entry)| entry.size > 0);
+    let has_shell = PROGRAMS
+        .iter()
+        .any(|folder| is_whole(&format!("{folder}/sh")) || is_whole(&format!("{folder}/systemd")));
     match &unpacked.archive.damage {
         Some(damage) if damage.is_limit && !has_init => {
             Some(Step::unknown(name, format!("{}: {}", unpacked.path, damage.reason)))
@@ -298,7 +306,7 @@ impl Unpacked {
 
     /// Whether a program of this name is in one of the usual directories.
     pub(crate) fn has_program(&self, name: &str) -> bool {
-        ["sbin", "bin", "usr/sbin", "usr/bin"].iter().any(|folder| self.has(&format!("{folder}/{name}")))
+        PROGRAMS.iter().any(|folder| self.has(&format!("{folder}/{name}")))
     }
 
     /// What a kernel can load from it, and what its index says to be built in.

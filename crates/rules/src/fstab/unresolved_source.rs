@@ -42,7 +42,18 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let mut notes = Vec::new();
         let wait = unit.device_timeout.unwrap_or(case.guest.device_timeout).as_secs();
         let device = unit.device.as_deref().unwrap_or_default();
-        if unit.blocks_boot() {
+        let is_root = unit.target == "/";
+        let stops = unit.blocks_boot() && !is_root;
+        if is_root && entry.source.text().contains('=') {
+            notes.push(
+                "boot: the initramfs mounts /, and it stays read-only: mount(8) finds nothing by this tag"
+                    .into(),
+            );
+        } else if is_root {
+            notes.push(
+                "boot: goes on: the initramfs mounts /, and mount(8) does not look at this path again".into(),
+            );
+        } else if stops {
             notes.push(format!(
                 "boot: systemd waits {wait} s for {device}, then stops: \"You are in emergency mode\""
             ));
@@ -52,7 +63,7 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
         notes.push("if the machine has further disks, give them too".into());
         findings.push(Finding {
             rule: &RULE,
-            severity: if unit.blocks_boot() { Severity::Error } else { Severity::Warning },
+            severity: if stops { Severity::Error } else { Severity::Warning },
             place: case.place(file, entry, &entry.source),
             label: format!("no disk provides {}", unit.what),
             notes,
