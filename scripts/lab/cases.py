@@ -258,3 +258,21 @@ case("selinux-off", "g1", "selinux-off")
 
 # A root that fstab calls by a path that is not there: mount(8) does not look at it when it mounts anew.
 case("fstab-root-bare", "g1", "fstab-root-bare")
+
+# Cases whose real boot differed from the first prediction, and what was learnt from each; the simulator was changed after it.
+CORRECTED = {
+    "b8uefi": "grub-rescue was told: OVMF writes a good copy of the GPT over a bad one before GRUB reads it",
+    "initrd-half-dracut": "dracut-emergency was told: a program runs only with its loader and libraries, which come behind the cut",
+    "initrd-cut-end": "login was told: of a file with several names the last one in the archive brings the content",
+    "b22-systemd": "another place was named: /sbin/init is a link, and the file behind it is empty",
+    "resume-gone-dracut": "login was told: dracut gives up on resume=, systemd's generator in the image does not",
+    "no-rd-lvm": "dracut-emergency was told: dracut's test whether any volume is named is never true, and it activates all",
+    "md-superblock": "login was told: an array without one of its members runs degraded",
+    "grub-linux-mod": "login was told: GRUB's linux command is a module of its own",
+    "fstab-root-uuid": "login was told: mount(8) looks for the tag when it mounts / anew, and / stays read-only",
+    "fstab-empty": "login was told: nothing makes / writable without a line for it",
+    "fstab-bind": "emergency was told: systemd makes the directory that a bind mount is to show",
+    "fstab-esp-option": "login was told: a driver refuses an option that it does not know",
+    "modules-gone": "another cause was named: the modules that the initramfs has loaded stay loaded",
+    "g5luks-sata": "another cause was named: what a crypttab opens lies on a disk without a driver",
+}

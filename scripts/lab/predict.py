@@ -106,6 +106,12 @@ def write(rows, count, book):
              "| guest | fault | hardware | real outcome | predicted | true cause | where | predicted cause | where | verdict |", "|---|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
         lines.append("| " + " | ".join(cell(text) for text in row[1:11]) + " |")
+    shown = {row[0] for row in rows}
+    corrected = [(id, text) for id, text in cases.CORRECTED.items() if id in shown]
+    lines += ["", "## What the boots taught", "",
+              "Of these cases %d were told otherwise before they were booted; the simulator was corrected by what was seen. Four older ones" % len(corrected),
+              "(`cases.py` names two causes for them) had their second cause added after a difference.", ""]
+    lines += ["- `%s`: %s." % item for item in corrected]
     with open(ROOT + "/docs/prediction.md", "w") as page:
         page.write("\n".join(lines) + "\n")
 

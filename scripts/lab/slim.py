@@ -3,7 +3,7 @@
 
     LAB=/folder slim.py [--guestmend target/release/guestmend] [--only GUEST-REGEX]
 
-A guest's initramfs is replaced by an equivalent one whose programs and modules are empty (names, modes and links
+A guest's initramfs is replaced by an equivalent one whose programs and modules are all but empty (names, modes and links
 stay, and so do configuration, scripts and the modules.* indexes); the fault is applied to that; the simulator runs on
 the case's hardware with GUESTMEND_TRACE_READS; and of all clusters only those that it read are kept. Out come, in
 test-images/lab, one image a guest and per fault an overlay of the clusters that differ: GUEST.N.qcow2.zst and
@@ -21,7 +21,7 @@ CLUSTER = 4096
 # More than that is a search of the whole disk for lost file systems; in the slim image it finds what is left there.
 MANY = 700
 # These make a new initramfs out of the guest's programs: it is slimmed afterwards.
-REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio"}
+REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number"}
 PACKERS = {b"\x28\xb5\x2f\xfd": ("zstd -q -dc", "zstd -q -19 -c"), b"\x1f\x8b": ("gzip -dc", "gzip -9nc"), b"\xfd7zXZ": ("xz -dc", "xz --check=crc32 -c")}
 
 
@@ -49,7 +49,7 @@ def slim_cpio(archive):
         start = at + (110 + name_size + 3) // 4 * 4
         data = archive[start:start + size]
         if stat.S_ISREG(field(1)) and is_program(name, data):
-            data = b""
+            data = data[:4]  # a file without content is one that a cut archive never filled
         header = header[:54] + b"%08X" % len(data) + header[62:]
         entry = header + archive[at + 110:at + 110 + name_size]
         entry += bytes(-len(entry) % 4) + data
@@ -119,7 +119,7 @@ def prepared(guest, fault):
 
 
 # Kept whole in every guest's own image, so that a simulator that asks for a little more finds it.
-KEPT = ["/etc/systemd", "/etc/lvm", "/etc/default", "/etc/initramfs-tools", "/etc/dracut.conf.d", "/etc/mdadm", "/etc/modprobe.d", "/etc/udev",
+KEPT = ["/etc/systemd", "/etc/lvm", "/etc/selinux", "/etc/default", "/etc/initramfs-tools", "/etc/dracut.conf.d", "/etc/mdadm", "/etc/modprobe.d", "/etc/udev",
         "/etc/cryptsetup-initramfs", "/usr/lib/systemd/system", "/usr/lib/modprobe.d", "/usr/lib/dracut/dracut.conf.d"]
 
 
