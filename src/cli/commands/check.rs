@@ -28,7 +28,7 @@ pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
         for problem in &problems {
             writeln!(out, "{} {}", style.yellow("note:"), plain(problem))?;
         }
-        human::boots(&mut out, &examination.boots, &machines, style)?;
+        human::boots(&mut out, &examination, &machines, style)?;
         if examination.guests.is_empty() {
             writeln!(out, "{}: no installed system found", plain(&disks.machine_name()))?;
         } else {

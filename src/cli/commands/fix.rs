@@ -84,9 +84,9 @@ fn show(out: &mut dyn Write, mended: &Mended, machines: &[Machine], style: Style
         return Ok(());
     }
     writeln!(out, "\n{}", style.bold("before"))?;
-    human::boots(out, &mended.before.boots, machines, style)?;
+    human::boots(out, &mended.before, machines, style)?;
     writeln!(out, "{}", style.bold("after"))?;
-    human::boots(out, &mended.after.boots, machines, style)?;
+    human::boots(out, &mended.after, machines, style)?;
     writeln!(out)
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
         }
         let told = if args.matrix { &[][..] } else { &examination.boots };
         for (boot, machine) in told.iter().zip(machines.iter().cycle()) {
-            writeln!(out, "{}", human::boot_line(boot, &machine.to_string(), style))?;
+            writeln!(out, "{}", human::boot_line(boot, &human::subject(&examination, boot, machine), style))?;
             writeln!(out, "  hardware: {}", boot.hardware)?;
             for stage in &boot.stages {
                 let verdict = match stage.verdict {

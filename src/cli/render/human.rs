@@ -9,6 +9,7 @@ use similar::{ChangeTag, TextDiff};
 use storage::Storage;
 
 use super::{Style, count, plain};
+use crate::Examination;
 use crate::machine::Machine;
 
 /// One finding, in the frame that compilers use.
@@ -118,14 +119,22 @@ fn edited_lines(fix: &Fix, file: Option<&str>, storage: &Storage) -> Vec<Changed
 /// `as it stands: login, if …` for each machine.
 pub(crate) fn boots(
     out: &mut dyn Write,
-    boots: &[BootTrace],
+    examination: &Examination,
     machines: &[Machine],
     style: Style,
 ) -> io::Result<()> {
-    for (boot, machine) in boots.iter().zip(machines.iter().cycle()) {
-        writeln!(out, "{}", boot_line(boot, &machine.to_string(), style))?;
+    for (boot, machine) in examination.boots.iter().zip(machines.iter().cycle()) {
+        writeln!(out, "{}", boot_line(boot, &subject(examination, boot, machine), style))?;
     }
     Ok(())
+}
+
+/// The machine of a boot; of several systems on it, which one: `of disk1/p2 as it stands`.
+pub(crate) fn subject(examination: &Examination, boot: &BootTrace, machine: &Machine) -> String {
+    match boot.guest.filter(|_| examination.guests.len() > 1) {
+        Some(root) => format!("of {} {machine}", plain(&examination.storage.node(root).path)),
+        None => machine.to_string(),
+    }
 }
 
 /// One line: the machine, the outcome, what it rests on or why it fails.

@@ -277,7 +277,10 @@ impl Search<'_> {
                 let summary = format!("{spec} is {content}, which cannot be mounted");
                 return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
             }
-            return Step::unknown(name, format!("{spec} is another file system than the system's root"));
+            let path = &self.storage.node(id).path;
+            let summary =
+                format!("the boot loader starts what is on {path}, which {spec} is, and not this system");
+            return Step::unknown(name, summary);
         }
         if let Some((kind, place)) = last(self.kernel, "rootfstype=")
             && !kind.split(',').any(|kind| kind == content || kind == "auto")
