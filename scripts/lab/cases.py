@@ -237,8 +237,8 @@ case("g4-pvscsi", "g4", hardware="pvscsi")
 case("g1-megasas", "g1", hardware="megasas", rule="kernel.bus-driver-unavailable", where="megaraid_sas: neither in the kernel nor in the initramfs")
 case("g2-lsi53c895a", "g2", hardware="lsi53c895a", rule="kernel.bus-driver-unavailable", where="sym53c8xx: neither in the kernel nor in the initramfs")
 case("lvm-devices-listed", "g2", "lvm-devices-listed")
-case("lvm-devices-other", "g2", "lvm-devices-other", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices in the initramfs")
-case("lvm-devices-number", "g2", "lvm-devices-number", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices in the initramfs")
+case("lvm-devices-other", "g2", "lvm-devices-other", rule="lvm.devices-file-excludes", where="/boot/initrd.img-6.1.0-56-cloud-amd64 its etc/lvm/devices/system.devices")
+case("lvm-devices-number", "g2", "lvm-devices-number", rule="lvm.devices-file-excludes", where="/boot/initrd.img-6.1.0-56-cloud-amd64 its etc/lvm/devices/system.devices")
 
 # shim, with and without its fallback program, as RHEL's and Fedora's EFI system partitions have them.
 ESP = "disk 0 partition 1: "
@@ -250,8 +250,8 @@ case("shim-alone", "g3", "esp-shim-alone", "virtio-blk uefi", rule="esp.loader-p
 
 # SELinux without a policy; AppArmor is Debian's own choice, so that the command line asks for the other.
 case("selinux-no-policy", "g1", "selinux-no-policy", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
-case("selinux-not-enforced", "g1", "selinux-not-enforced")
-case("selinux-permissive", "g1", "selinux-permissive")
+case("selinux-not-enforced", "g1", "selinux-not-enforced", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
+case("selinux-permissive", "g1", "selinux-permissive", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
 case("selinux-off", "g1", "selinux-off")
 
 # A root that fstab calls by a path that is not there: mount(8) does not look at it when it mounts anew.
@@ -267,6 +267,8 @@ CORRECTED = {
     "no-rd-lvm": "dracut-emergency was told: dracut's test whether any volume is named is never true, and it activates all",
     "md-superblock": "login was told: an array without one of its members runs degraded",
     "grub-linux-mod": "login was told: GRUB's linux command is a module of its own",
+    "shim-list-stale": "reboot-loop was told: shim's fallback program shows for 500 seconds what it did not find before it resets",
+    "selinux-not-enforced": "login was told: with SELinux in the kernel and no policy systemd cannot label its sockets",
     "fstab-root-uuid": "login was told: mount(8) looks for the tag when it mounts / anew, and / stays read-only",
     "fstab-empty": "login was told: nothing makes / writable without a line for it",
     "fstab-bind": "emergency was told: systemd makes the directory that a bind mount is to show",

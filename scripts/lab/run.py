@@ -78,6 +78,12 @@ def run(case):
     failed = [unit for unit in inspected.get("failed", "").split() if unit not in ALWAYS_FAILED]
     if result["outcome"] == "login" and failed:
         result.update(outcome="degraded", evidence="failed: " + " ".join(failed))
+    elif result["outcome"] == "login" and not inspected:
+        # Nobody could log in to ask; the console shows what failed.
+        with open(log, "rb") as console:
+            shown = re.findall(r"\[FAILED\] (.*)", boot.clean(console.read()))
+        if shown:
+            result.update(outcome="degraded", evidence="failed: " + shown[0].strip())
     elif result["outcome"] == "login" and "_" in inspected.get("arrays", ""):
         result.update(outcome="degraded", evidence="/proc/mdstat: " + inspected["arrays"])
     result["load"] = round(os.getloadavg()[0], 1)

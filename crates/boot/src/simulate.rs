@@ -8,6 +8,7 @@ use storage::{DeviceNames, Firmware, Hardware, NodeId, Presence, Storage};
 
 use crate::stages::devices::Devices;
 use crate::stages::kernel::{Cache, Drivers, Kernel};
+use crate::stages::selinux::{self, Unruled};
 use crate::stages::{Next, Step, cause, firmware, grub, init, initramfs, kernel, local_fs, stage};
 use crate::trace::{BootTrace, Cause, Outcome, Stage, StageName, Verdict};
 
@@ -93,6 +94,13 @@ impl<'a> Simulator<'a> {
         let devices = self.devices(guest, hardware, firmware, &drivers);
         local_fs::run(self.storage, guest, &devices, &drivers, Some(kernel), &mut trace);
         self.judge_arrays(guest, hardware, &mut trace);
+        if trace.outcome == Outcome::Login
+            && let Some(Unruled::Degrades(cause, summary)) =
+                selinux::without_policy(guest, kernel, init::INIT)
+        {
+            trace.stages.push(stage(StageName::Init, Verdict::Fail, summary));
+            (trace.outcome, trace.cause) = (Outcome::Degraded, Some(cause));
+        }
         trace
     }
 

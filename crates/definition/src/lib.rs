@@ -65,6 +65,9 @@ pub enum Error {
     /// XML, and no domain in it.
     #[error("no domain in this XML")]
     NoDomain,
+    /// More disks than any machine has.
+    #[error("the definition has more than 1024 disks")]
+    TooManyDisks,
     /// VMX with its content encrypted.
     #[error("this VMX file is encrypted")]
     Encrypted,

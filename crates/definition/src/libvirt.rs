@@ -10,6 +10,9 @@ use crate::{Definition, Disk, Error, MAX_SIZE, Source};
 /// Elements and texts of a definition; one with a thousand disks has a twentieth of it.
 const MAX_NODES: u32 = 1 << 18;
 
+/// Disks of a definition; QEMU takes some hundreds.
+const MAX_DISKS: usize = 1024;
+
 /// A disk with what decides its place.
 struct Found {
     disk: Disk,
@@ -42,7 +45,8 @@ pub fn libvirt(text: &str) -> Result<Definition, Error> {
     let mut found: Vec<Found> = Vec::new();
     for node in devices.into_iter().flat_map(|devices| children(devices, "disk")) {
         match disk(node, kind, &models) {
-            Ok(Some(disk)) => insert(&mut found, disk),
+            Ok(Some(disk)) if found.len() < MAX_DISKS => insert(&mut found, disk),
+            Ok(Some(_)) => return Err(Error::TooManyDisks),
             Ok(None) => {}
             Err(note) => notes.push(note),
         }

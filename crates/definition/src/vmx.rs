@@ -60,7 +60,8 @@ pub fn vmx(bytes: &[u8]) -> Result<Definition, Error> {
             }
         }
     }
-    for key in values.keys().filter(|key| key.starts_with("usb") && key.ends_with(".devicetype")) {
+    let usb = values.keys().filter(|key| key.starts_with("usb") && key.ends_with(".devicetype"));
+    for key in usb.take(MAX_UNITS) {
         if values[key].eq_ignore_ascii_case("disk") {
             notes.push(format!("disk {} is left out: its bus is usb", key.trim_end_matches(".devicetype")));
         }

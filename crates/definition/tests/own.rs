@@ -50,6 +50,8 @@ fn hostile_xml_ends() {
     assert_eq!(libvirt(&" ".repeat(definition::MAX_SIZE + 1)), Err(Error::TooLarge));
     let bomb = r#"<!DOCTYPE d [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><domain><name>&b;</name></domain>"#;
     assert!(matches!(libvirt(bomb), Err(Error::Xml(_))));
+    let disks = format!("<domain><devices>{}</devices></domain>", "<disk/>".repeat(100_000));
+    assert_eq!(libvirt(&disks), Err(Error::TooManyDisks));
     // Deep, and wide.
     for text in ["<a>".repeat(200_000), format!("<domain>{}</domain>", "<a/>".repeat(500_000))] {
         assert!(matches!(libvirt(&text), Err(Error::Xml(_))));

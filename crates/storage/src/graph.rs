@@ -1,6 +1,6 @@
 //! The graph as plain data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -228,6 +228,8 @@ pub enum Presence {
 impl Storage {
     /// For each node, by its index: whether it can be used where only `disks` are attached.
     pub fn presence(&self, disks: &[usize]) -> Vec<Presence> {
+        let arrays: BTreeMap<NodeId, &FoundArray> =
+            self.arrays.iter().map(|array| (array.node, array)).collect();
         let mut known: Vec<Presence> = Vec::with_capacity(self.nodes.len());
         for (id, node) in self.iter() {
             // What a node lies on was found before it.
@@ -235,10 +237,9 @@ impl Storage {
             let found = match &node.kind {
                 NodeKind::Disk(index) if disks.contains(index) => Presence::Whole,
                 NodeKind::Disk(_) => Presence::Absent,
-                NodeKind::Array { .. } => match self.arrays.iter().find(|array| array.node == id) {
-                    Some(array) => array.presence(of),
-                    None => Presence::Absent,
-                },
+                NodeKind::Array { .. } => {
+                    arrays.get(&id).map_or(Presence::Absent, |array| array.presence(of))
+                }
                 _ => node.parents.iter().map(of).max().unwrap_or(Presence::Absent),
             };
             known.push(found);

@@ -9,6 +9,9 @@ use storage::{
 
 use super::kernel::{Drivers, Lack};
 
+/// Lines of a crypttab whose sources are asked for; real ones have a handful.
+const MAX_SOURCES: usize = 16;
+
 /// Devices as they appear with given drivers.
 pub(crate) struct Devices<'a> {
     storage: &'a Storage,
@@ -134,7 +137,7 @@ impl<'a> Devices<'a> {
 
     /// Why nothing is opened that a crypttab names: its disk has no driver.
     pub(crate) fn undriven_source(&self) -> Option<(&'static str, String)> {
-        self.unmapped.values().find_map(|source| match self.missing(source) {
+        self.unmapped.values().take(MAX_SOURCES).find_map(|source| match self.missing(source) {
             Found::Nothing(why) => why,
             _ => None,
         })

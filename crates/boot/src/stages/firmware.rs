@@ -355,21 +355,24 @@ fn efi_program(
 /// entries of them, and resets the machine when it finds none.
 fn by_fallback(storage: &Storage, fs: &dyn FileSystem, place: (usize, NodeId), depth: usize) -> Step<Loader> {
     let name = StageName::Loader;
-    let fails = |file: String, summary: String| {
-        let cause = Cause { file, ..cause("esp.fallback-csv-broken", "Reset System") };
-        Step::stops(name, Outcome::RebootLoop, cause, summary)
+    let fails = |outcome, symptom: &str, file: String, summary: String| {
+        let cause = Cause { file, ..cause("esp.fallback-csv-broken", symptom) };
+        Step::stops(name, outcome, cause, summary)
     };
     match shim_fallback::first_entry(fs) {
         Some(entry) => {
             let path = format!("{}/{}", entry.directory, entry.program);
             if resolve(fs, path.as_bytes()).is_err() {
                 let summary = format!("{} names {path}, which is not there", entry.list);
-                return fails(entry.list, summary);
+                // It shows where it looked for 500 seconds before it resets.
+                return fails(Outcome::Hang, "LoadImage failed: Not Found", entry.list, summary);
             }
             let found = Step::goes(name, format!("shim's fallback program starts {path}"), ());
             efi_program(storage, fs, place, &path, depth + 1).after(found.stages)
         }
         None => fails(
+            Outcome::RebootLoop,
+            "Reset System",
             String::new(),
             "shim starts its fallback program, which finds no list BOOTX64.CSV with an entry".into(),
         ),

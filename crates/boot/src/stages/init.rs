@@ -5,10 +5,12 @@ use filesystem::{FileKind, FileSystem};
 use guest::Guest;
 
 use super::kernel::{Kernel, Kind};
-use super::{Step, cause, selinux};
+use super::selinux::{self, Unruled};
+use super::{Step, cause};
 use crate::trace::{Cause, Outcome, StageName};
 
-const INIT: &str = "/sbin/init";
+/// The program that the kernel and every initramfs start unless told otherwise.
+pub(crate) const INIT: &str = "/sbin/init";
 const DEFAULT_TARGET: [&str; 3] = [
     "/etc/systemd/system/default.target",
     "/usr/lib/systemd/system/default.target",
@@ -74,8 +76,8 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
         let summary = format!("{path} needs {loader}, which is not there");
         return Step::stops(name, Outcome::KernelPanic, cause, summary);
     }
-    if let Some(step) = selinux::refuses(guest, kernel, path) {
-        return step;
+    if let Some(Unruled::Stops(cause, summary)) = selinux::without_policy(guest, kernel, path) {
+        return Step::stops(name, Outcome::SystemdFreeze, cause, summary);
     }
     target(fs, kernel, path)
 }

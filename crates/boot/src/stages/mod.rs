@@ -8,7 +8,7 @@ pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod local_fs;
 mod mount_options;
-mod selinux;
+pub(crate) mod selinux;
 mod shim_fallback;
 
 use crate::trace::{Cause, Evidence, Outcome, Stage, StageName, Verdict};

@@ -3,6 +3,9 @@
 //! The union over Linux 3.10 to 6.12 (`Documentation/filesystems/`, and the drivers' tables), so that an option of another
 //! version is not blamed. mount(8) and systemd take theirs out before the driver sees them.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 /// What mount(8), systemd and the kernel's common code take.
 const COMMON: &str = "defaults auto noauto user nouser users owner group nofail fail loop offset sizelimit encryption uhelper helper \
 comment ro rw sync async dirsync exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime \
@@ -38,16 +41,20 @@ const VFAT: &str = "check uid gid umask dmask fmask allow_utime codepage usefree
 sys_immutable flush tz time_offset errors discard nodiscard nfs dos1xfloppy iocharset shortname utf8 uni_xlate \
 nonumtail rodir dots nodots dotsOK blocksize conv fat cvf_format cvf_options";
 
+/// Those of ext4, XFS, btrfs and FAT, each with the common ones.
+static KNOWN: LazyLock<[HashSet<&str>; 4]> =
+    LazyLock::new(|| [EXT4, XFS, BTRFS, VFAT].map(|own| COMMON.split(' ').chain(own.split(' ')).collect()));
+
 /// The first of `options` that the driver of `kind` never knew; `None` for the drivers that are not listed here.
 pub(crate) fn unknown<'a>(kind: &str, options: impl Iterator<Item = &'a [u8]>) -> Option<String> {
-    let own = match kind {
-        "ext2" | "ext3" | "ext4" => EXT4,
-        "xfs" => XFS,
-        "btrfs" => BTRFS,
-        "vfat" => VFAT,
+    let [ext4, xfs, btrfs, vfat] = &*KNOWN;
+    let known = match kind {
+        "ext2" | "ext3" | "ext4" => ext4,
+        "xfs" => xfs,
+        "btrfs" => btrfs,
+        "vfat" => vfat,
         _ => return None,
     };
-    let is_known = |name: &str| COMMON.split(' ').chain(own.split(' ')).any(|known| known == name);
     // A value in quotes holds commas, which the words here would be cut at.
     let mut is_quoted = false;
     for option in options {
@@ -57,7 +64,7 @@ pub(crate) fn unknown<'a>(kind: &str, options: impl Iterator<Item = &'a [u8]>) -
         let name = option.split('=').next().unwrap_or_default();
         let is_theirs = name.starts_with("x-") || name.starts_with("X-") || name.starts_with('_');
         let is_passed_over = was_quoted || is_theirs || name.is_empty() || name.starts_with("verity.");
-        if !is_passed_over && !is_known(name) {
+        if !is_passed_over && !known.contains(name) {
             return Some(option.into_owned());
         }
     }

@@ -8,20 +8,29 @@ use filesystem::path::resolve;
 use filesystem::{FileKind, FileSystem};
 use guest::Guest;
 
+use super::cause;
 use super::kernel::Kernel;
-use super::{Step, cause};
-use crate::trace::{Cause, Outcome, StageName};
+use crate::trace::Cause;
 
 const CONFIG: &str = "/etc/selinux/config";
 /// The default of libselinux.
 const DEFAULT_TYPE: &str = "targeted";
 
-/// Systemd's end, if SELinux is to be enforced and has no policy.
-pub(crate) fn refuses(guest: &Guest, kernel: &Kernel, init: &str) -> Option<Step<()>> {
+/// What comes of SELinux without a policy.
+pub(crate) enum Unruled {
+    /// systemd stops: it is to be enforced.
+    Stops(Cause, String),
+    /// The system comes up, and systemd cannot label its sockets.
+    Degrades(Cause, String),
+}
+
+/// Whether SELinux runs without the policy that its configuration names.
+pub(crate) fn without_policy(guest: &Guest, kernel: &Kernel, init: &str) -> Option<Unruled> {
     let fs: &dyn FileSystem = &guest.tree;
     let text = guest.read(CONFIG, 1 << 16).ok()?;
     let text = String::from_utf8_lossy(&text);
-    if !is_systemd(fs, init) || !is_on(kernel, guest) || !is_enforcing(&text, kernel) {
+    let mode = setting(&text, "SELINUX=").map(|(_, mode)| mode.to_ascii_lowercase()).unwrap_or_default();
+    if mode.starts_with("disabled") || !is_systemd(fs, init) || !is_on(kernel, guest) {
         return None;
     }
     let (line, kind) = setting(&text, "SELINUXTYPE=").unwrap_or((0, DEFAULT_TYPE));
@@ -29,13 +38,18 @@ pub(crate) fn refuses(guest: &Guest, kernel: &Kernel, init: &str) -> Option<Step
     if has_policy(fs, &folder) {
         return None;
     }
-    let place = Cause {
+    let cause = |symptom: &str| Cause {
         file: CONFIG.into(),
         line: (line > 0).then_some(line),
-        ..cause("selinux.config-invalid", "systemd[1]: Failed to load SELinux policy.")
+        ..cause("selinux.config-invalid", symptom)
     };
-    let summary = format!("SELinux is to be enforced, and {folder} holds no policy");
-    Some(Step::stops(StageName::Init, Outcome::SystemdFreeze, place, summary))
+    Some(if is_enforcing(&mode, kernel) {
+        let summary = format!("SELinux is to be enforced, and {folder} holds no policy");
+        Unruled::Stops(cause("systemd[1]: Failed to load SELinux policy."), summary)
+    } else {
+        let summary = format!("SELinux runs, and {folder} holds no policy");
+        Unruled::Degrades(cause("Failed to listen on dbus.socket"), summary)
+    })
 }
 
 fn is_systemd(fs: &dyn FileSystem, init: &str) -> bool {
@@ -72,13 +86,11 @@ fn is_first(config: &KernelConfig, lsm: Option<&str>, security: Option<&str>) ->
     }
 }
 
-fn is_enforcing(text: &str, kernel: &Kernel) -> bool {
-    let argument =
-        kernel.loaded.arguments.iter().rev().find_map(|(argument, _)| argument.strip_prefix("enforcing="));
-    // Other words than these leave it permissive.
-    let mode = setting(text, "SELINUX=").map(|(_, mode)| mode.to_ascii_lowercase());
-    let configured = mode.as_deref().is_some_and(|mode| mode.starts_with("enforcing"));
-    argument.map_or(configured, |value| value != "0")
+/// As the command line says, else the configuration, where other words than `enforcing` leave it permissive.
+fn is_enforcing(mode: &str, kernel: &Kernel) -> bool {
+    let mut arguments = kernel.loaded.arguments.iter().rev();
+    let argument = arguments.find_map(|(argument, _)| argument.strip_prefix("enforcing="));
+    argument.map_or(mode.starts_with("enforcing"), |value| value != "0")
 }
 
 /// The value of the last line that sets `key`, with its number.

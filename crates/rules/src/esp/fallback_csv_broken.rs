@@ -10,7 +10,8 @@ pub static RULE: Rule = Rule {
 # esp.fallback-csv-broken
 
 ## What happens
-`Reset System`: the machine starts again, and again, before any menu is shown.
+`Reset System`: the machine starts again, and again, before any menu is shown. Or `LoadImage failed: Not Found` with the path
+of the program, for more than eight minutes, and then the same.
 
 ## Why
 A firmware that remembers no boot entries (a new or copied machine) starts `\\EFI\\BOOT\\BOOTX64.EFI`. Where that is shim and

@@ -2,18 +2,19 @@
 
 use crate::{Check, Rule};
 
-/// SELinux is to be enforced, and there is no policy to enforce.
+/// SELinux runs, and there is no policy.
 pub static RULE: Rule = Rule {
     id: "selinux.config-invalid",
-    summary: "SELinux is to be enforced without a policy",
+    summary: "SELinux runs without a policy",
     manual: "\
 # selinux.config-invalid
 
 ## What happens
-`systemd[1]: Failed to load SELinux policy.` and `Freezing execution.`: the machine stands still.
+`systemd[1]: Failed to load SELinux policy.` and `Freezing execution.`: the machine stands still. Where SELinux is permissive,
+the guest comes up, and sockets (`dbus.socket`) and services fail.
 
 ## Why
-`/etc/selinux/config` says `SELINUX=enforcing`, and the folder of its `SELINUXTYPE=` holds no `policy/policy.NN`: the type is
+The folder of `SELINUXTYPE=` in `/etc/selinux/config` holds no `policy/policy.NN`: the type is
 misspelt, or the package of the policy is gone or half installed.
 
 ## Fix
