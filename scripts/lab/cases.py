@@ -252,7 +252,8 @@ case("shim-alone", "g3", "esp-shim-alone", "virtio-blk uefi", rule="esp.loader-p
 case("selinux-no-policy", "g1", "selinux-no-policy", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
 case("selinux-not-enforced", "g1", "selinux-not-enforced", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
 case("selinux-permissive", "g1", "selinux-permissive", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
-case("selinux-off", "g1", "selinux-off")
+# Debian's kernel does not know selinux=0.
+case("selinux-off", "g1", "selinux-off", rule="selinux.config-invalid", where="/etc/selinux/config:3 SELINUXTYPE=targeted")
 
 # A root that fstab calls by a path that is not there: mount(8) does not look at it when it mounts anew.
 case("fstab-root-bare", "g1", "fstab-root-bare")
@@ -269,6 +270,8 @@ CORRECTED = {
     "grub-linux-mod": "login was told: GRUB's linux command is a module of its own",
     "shim-list-stale": "reboot-loop was told: shim's fallback program shows for 500 seconds what it did not find before it resets",
     "selinux-not-enforced": "login was told: with SELinux in the kernel and no policy systemd cannot label its sockets",
+    "selinux-off": "login was told: a kernel built without that switch passes selinux=0 over",
+    "selinux-permissive": "login was told: as for the one that is not enforced",
     "fstab-root-uuid": "login was told: mount(8) looks for the tag when it mounts / anew, and / stays read-only",
     "fstab-empty": "login was told: nothing makes / writable without a line for it",
     "fstab-bind": "emergency was told: systemd makes the directory that a bind mount is to show",

@@ -60,7 +60,12 @@ fn is_systemd(fs: &dyn FileSystem, init: &str) -> bool {
 fn is_on(kernel: &Kernel, guest: &Guest) -> bool {
     let arguments = &kernel.loaded.arguments;
     let value = |key: &str| arguments.iter().rev().find_map(|(argument, _)| argument.strip_prefix(key));
-    if value("selinux=") == Some("0") {
+    // A kernel without CONFIG_SECURITY_SELINUX_BOOTPARAM, such as Debian's, does not know this word.
+    let has_switch = kernel
+        .config
+        .as_ref()
+        .is_none_or(|config| config.get("CONFIG_SECURITY_SELINUX_BOOTPARAM") != Setting::Off);
+    if has_switch && value("selinux=") == Some("0") {
         return false;
     }
     let Some(config) = &kernel.config else {
