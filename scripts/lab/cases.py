@@ -258,6 +258,10 @@ case("selinux-off", "g1", "selinux-off", rule="selinux.config-invalid", where="/
 # A root that fstab calls by a path that is not there: mount(8) does not look at it when it mounts anew.
 case("fstab-root-bare", "g1", "fstab-root-bare")
 
+# An array called by its number.
+case("root-md0", "g5md", "root-md0")
+case("root-md0-conf", "g5md", "root-md0-conf", rule="md.conf-stale", where="/boot/initrd.img-6.1.0-56-cloud-amd64 its etc/mdadm/mdadm.conf")
+
 # Cases whose real boot differed from the first prediction, and what was learnt from each; the simulator was changed after it.
 CORRECTED = {
     "b8uefi": "grub-rescue was told: OVMF writes a good copy of the GPT over a bad one before GRUB reads it",

@@ -671,6 +671,29 @@ def modules_gone(m):
 
 # LVM, md, LUKS
 
+def mirror(m):
+    """Both halves get what was written to the first."""
+    offset, length = m.root_part
+    shell("dd if=%s of=%s bs=1M skip=%d seek=%d count=%d iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc status=none"
+          % (m.disks[0].raw, m.disks[1].raw, offset, offset, length))
+
+
+@fault
+def root_md0(m):
+    m.command_line(lambda line: re.sub(r"root=\S+", "root=/dev/md0", line))
+    mirror(m)
+
+
+@fault
+def root_md0_conf(m):
+    m.command_line(lambda line: re.sub(r"root=\S+", "root=/dev/md0", line))
+    with m.root() as folder:
+        rewrite(folder + "/etc/mdadm/mdadm.conf", lambda text: re.sub(r"UUID=\S+", "UUID=00000000:00000000:00000000:00000001", text))
+        with chroot(folder) as run:
+            run("update-initramfs -u -k " + VERSION)
+    mirror(m)
+
+
 @fault
 def lvm_mda_zero(m):  # b10
     m.disk.zero(m.parts[1][0] + 4096, 512)

@@ -21,7 +21,7 @@ CLUSTER = 4096
 # More than that is a search of the whole disk for lost file systems; in the slim image it finds what is left there.
 MANY = 2000
 # These make a new initramfs out of the guest's programs: it is slimmed afterwards.
-REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number"}
+REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "root-md0-conf", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number"}
 PACKERS = {b"\x28\xb5\x2f\xfd": ("zstd -q -dc", "zstd -q -19 -c"), b"\x1f\x8b": ("gzip -dc", "gzip -9nc"), b"\xfd7zXZ": ("xz -dc", "xz --check=crc32 -c")}
 
 

@@ -8,6 +8,7 @@ pub mod grub;
 mod grub_world;
 mod lvm_conf;
 mod lvm_devices;
+mod mdadm_conf;
 mod simulate;
 mod stages;
 mod trace;

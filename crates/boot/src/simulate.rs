@@ -91,7 +91,11 @@ impl<'a> Simulator<'a> {
             return trace;
         }
         let drivers = Drivers::on_root(kernel, guest);
-        let devices = self.devices(guest, hardware, firmware, &drivers);
+        let mut devices = self.devices(guest, hardware, firmware, &drivers);
+        // What the initramfs has assembled keeps its name.
+        if let Some(unpacked) = kernel.initramfs.as_deref() {
+            unpacked.number_arrays(&mut devices);
+        }
         local_fs::run(self.storage, guest, &devices, &drivers, Some(kernel), &mut trace);
         self.judge_arrays(guest, hardware, &mut trace);
         if trace.outcome == Outcome::Login
@@ -128,6 +132,12 @@ impl<'a> Simulator<'a> {
         let mut devices = Devices::new(self.storage, hardware, firmware, drivers);
         if let Ok(text) = guest.read("/etc/crypttab", 1 << 20) {
             devices.add_crypttab(&String::from_utf8_lossy(&text));
+        }
+        for path in ["/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"] {
+            if let Ok(text) = guest.read(path, 1 << 20) {
+                devices.add_mdadm_conf(&String::from_utf8_lossy(&text), path.to_owned());
+                break;
+            }
         }
         devices
     }

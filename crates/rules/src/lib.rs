@@ -105,6 +105,7 @@ pub static RULES: &[&Rule] = &[
     &lvm::pv_missing::RULE,
     &mbr::boot_code_unusable::RULE,
     &mbr::signature_missing::RULE,
+    &md::conf_stale::RULE,
     &md::degraded_or_missing::RULE,
     &rootfs::libs_missing::RULE,
     &selinux::config_invalid::RULE,

@@ -8,6 +8,7 @@ use storage::{
 };
 
 use super::kernel::{Drivers, Lack};
+use crate::mdadm_conf;
 
 /// Lines of a crypttab whose sources are asked for; real ones have a handful.
 const MAX_SOURCES: usize = 16;
@@ -27,6 +28,8 @@ pub(crate) struct Devices<'a> {
     mapped: BTreeMap<String, NodeId>,
     /// Names of a crypttab whose sources are not there, with those.
     unmapped: BTreeMap<String, String>,
+    /// The file whose lines number arrays, once it was read.
+    array_file: Option<String>,
 }
 
 /// What a name leads to.
@@ -65,6 +68,7 @@ impl<'a> Devices<'a> {
             blocked: BTreeMap::new(),
             mapped: BTreeMap::new(),
             unmapped: BTreeMap::new(),
+            array_file: None,
         };
         devices.block_partitions(firmware);
         // What only we conclude, lvm2 does not see.
@@ -117,6 +121,49 @@ impl<'a> Devices<'a> {
         }
     }
 
+    /// The numbers that mdadm gives to arrays by the text of its configuration `file`: those that it asks for, and 127 to one
+    /// that it does not name. Of several such ones it is chance which gets that.
+    pub(crate) fn add_mdadm_conf(&mut self, text: &str, file: String) {
+        let asked = mdadm_conf::arrays(text);
+        let mut rest = Vec::new();
+        for (id, node) in self.storage.iter() {
+            let NodeKind::Array { uuid, .. } = &node.kind else { continue };
+            let digits: String =
+                uuid.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase();
+            match asked.iter().find(|(asked, _)| *asked == digits) {
+                Some((_, Some(number))) => self.number_array(id, *number),
+                _ => rest.push(id),
+            }
+        }
+        if let [id] = rest.as_slice() {
+            self.number_array(*id, 127);
+        }
+        self.array_file = (rest.len() < 2).then_some(file);
+    }
+
+    fn number_array(&mut self, id: NodeId, number: u32) {
+        let name = format!("/dev/md{number}");
+        if self.names.of(id).next().is_some() {
+            self.mapped.insert(name, id);
+            return;
+        }
+        // By any name that it would have, so that what keeps it away is found.
+        let all = DeviceNames::new(self.storage, &self.all_disks());
+        if let Some(known) = all.of(id).next() {
+            self.unmapped.insert(name, known.to_owned());
+        }
+    }
+
+    /// Every disk, on the bus of those without a driver.
+    fn all_disks(&self) -> Hardware {
+        let slots = self.storage.iter().filter_map(|(_, node)| match node.kind {
+            NodeKind::Disk(disk) => Some(disk),
+            _ => None,
+        });
+        let bus = self.undriven.first().map_or(storage::Bus::VirtioBlk, |(slot, _)| slot.bus);
+        Hardware { slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(), ..Hardware::default() }
+    }
+
     /// What `path` leads to.
     pub(crate) fn find(&self, path: &str) -> Found {
         let target = self.mapped.get(path).map(|id| Target::Node(*id)).or_else(|| self.names.get(path));
@@ -128,6 +175,14 @@ impl<'a> Devices<'a> {
             Some(Target::Extra) => Found::Extra,
             Some(Target::Ambiguous) => Found::Ambiguous,
             None if self.is_clone && path.starts_with("/dev/disk/by-id/") => Found::Nothing(None),
+            None if mdadm_conf::number_of(path).is_some() && self.array_file.is_some() => {
+                match (self.unmapped.contains_key(path), &self.array_file) {
+                    (false, Some(file)) => {
+                        Found::Nothing(Some(("md.conf-stale", format!("{file} calls no array {path}"))))
+                    }
+                    _ => self.missing(path),
+                }
+            }
             None if depends_on_machine(path) => {
                 Found::Unknown(format!("{path} is made from what only the machine knows"))
             }
@@ -162,15 +217,7 @@ impl<'a> Devices<'a> {
     }
 
     fn missing_part(&self, path: &str) -> Found {
-        let slots = self.storage.iter().filter_map(|(_, node)| match node.kind {
-            NodeKind::Disk(disk) => Some(disk),
-            _ => None,
-        });
-        let bus = self.undriven.first().map_or(storage::Bus::VirtioBlk, |(slot, _)| slot.bus);
-        let all = Hardware {
-            slots: slots.map(|disk| Slot { bus, disk: Some(disk) }).collect(),
-            ..Hardware::default()
-        };
+        let all = self.all_disks();
         match (DeviceNames::new(self.storage, &all).get(path), self.undriven.first()) {
             (Some(_), Some((slot, lack))) => self.lack(slot, lack),
             _ => Found::Nothing(None),

@@ -324,6 +324,7 @@ impl Search<'_> {
                 devices.add_crypttab(&text);
             }
         }
+        self.unpacked.number_arrays(devices);
         self.apply_lvm_configuration(devices);
         let give_up =
             |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
@@ -423,6 +424,7 @@ impl Search<'_> {
         let (spec, place) = &self.root;
         let arguments = self.dracut_arguments();
         let has = |key: &str| arguments.iter().any(|(argument, _)| argument.starts_with(key));
+        self.unpacked.number_arrays(devices);
         self.apply_lvm_configuration(devices);
         if let Some(text) = self.unpacked.text("etc/crypttab") {
             devices.add_crypttab(&text);

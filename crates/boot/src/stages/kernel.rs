@@ -13,6 +13,7 @@ use filesystem::{FileSystem, Inode};
 use guest::Guest;
 use storage::{Bus, NodeId};
 
+use super::devices::Devices;
 use super::grub::{Loaded, LoadedFile};
 use super::{Step, cause};
 use crate::trace::{Cause, Outcome, StageName};
@@ -326,6 +327,19 @@ impl Unpacked {
         let modules = Modules::parse(index("dep"), index("builtin"), index("alias"), index("softdep"));
         let below = self.archive.below(base).filter_map(|(path, _)| path.get(base.len() + 1..));
         Loadable { modules, files: below.map(<[u8]>::to_vec).collect() }
+    }
+
+    /// Numbers the arrays as mdadm in the image does; without mdadm nothing is assembled there.
+    pub(crate) fn number_arrays(&self, devices: &mut Devices<'_>) -> bool {
+        let has_mdadm = self.has_program("mdadm");
+        if has_mdadm {
+            let found = ["etc/mdadm/mdadm.conf", "etc/mdadm.conf"]
+                .into_iter()
+                .find_map(|path| Some((path, self.text(path)?)));
+            let (path, text) = found.unwrap_or(("etc/mdadm/mdadm.conf", String::new()));
+            devices.add_mdadm_conf(&text, format!("{path} of {}", self.path));
+        }
+        has_mdadm
     }
 
     /// Whether what `/init` needs of libraries is there: klibc's or musl's one, or the C library with its loader where

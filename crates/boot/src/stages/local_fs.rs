@@ -146,7 +146,10 @@ pub(crate) fn run(
 /// Whether the kernel's command line has the root mounted read-only: so it is unless `rw` comes last.
 fn is_read_only(kernel: &Kernel) -> bool {
     let mut words = kernel.loaded.arguments.iter().rev().map(|(word, _)| word.as_str());
-    words.find(|word| matches!(*word, "ro" | "rw")) != Some("rw")
+    let is_flag = |word: &str| {
+        word.strip_prefix("rootflags=").is_some_and(|flags| flags.split(',').any(|flag| flag == "rw"))
+    };
+    !words.clone().any(is_flag) && words.find(|word| matches!(*word, "ro" | "rw")) != Some("rw")
 }
 
 fn fate(
