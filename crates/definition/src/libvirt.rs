@@ -51,7 +51,15 @@ pub fn libvirt(text: &str) -> Result<Definition, Error> {
             Err(note) => notes.push(note),
         }
     }
-    let boots = boots(os, devices, &found);
+    let boots = boots(os, devices, &found).filter(|order| {
+        let starts_disk = !order.is_empty();
+        if !starts_disk {
+            notes.push(
+                "the firmware is told to start from no disk; what is told is what comes if it does".into(),
+            );
+        }
+        starts_disk
+    });
     // The firmware's first disk is the first as libvirt lists them; the kernel goes by the addresses.
     let mut places: Vec<usize> = (0..found.len()).collect();
     sort_by_address(&mut places, &found);

@@ -39,6 +39,9 @@ fn libvirt_orders_and_kernels_of_the_host() {
     assert_eq!(machine.boots, Some(vec![2, 1]));
     assert_eq!(machine.disks[0].bus, Bus::Lsi53c895a, "QEMU's lsi, where VMware's would be another");
     assert_eq!(machine.notes.len(), 1);
+    let network = text.replace("<boot order='2'/>", "").replace("<boot order='1'/>", "");
+    let network = libvirt(&network.replace("<type>hvm</type>", "<boot dev='network'/>")).unwrap();
+    assert_eq!((network.boots, network.notes.len()), (None, 2));
     let machine = libvirt(&text.replace("qemu", "vmware")).unwrap();
     assert_eq!(machine.disks[0].bus, Bus::Lsi);
 }

@@ -8,6 +8,7 @@ use super::args::{self, ArgsError, Opt, Parsed, Takes, opt};
 use super::error::{ErrorCode, GrubError};
 use super::expand::Arg;
 use super::interpreter::{Call, Fail, Machine};
+use super::known_commands::module_of;
 use super::number::unsigned;
 use super::report::{End, MenuEntry};
 use super::script::{Body, Script};
@@ -73,23 +74,6 @@ const SMBIOS_OPTIONS: &[Opt] = &[
     opt("get-uuid", Some(b'u'), Takes::Text),
     opt("set", None, Takes::Text),
 ];
-
-/// The module that brings a command, as `command.lst` says: without its file the command fails. Those of more than one
-/// name by build and platform are not asked for.
-fn module_of(command: &str) -> Option<&'static str> {
-    Some(match command {
-        "linux" | "initrd" => "linux",
-        "linux16" | "initrd16" => "linux16",
-        "search" => "search",
-        "test" | "[" => "test",
-        "load_env" | "save_env" | "list_env" => "loadenv",
-        "configfile" | "source" | "." => "configfile",
-        "blscfg" => "blscfg",
-        "chainloader" => "chain",
-        "probe" => "probe",
-        _ => return None,
-    })
-}
 
 impl Machine<'_> {
     pub(super) fn builtin(&mut self, call: &Call<'_>) -> Status {

@@ -34,6 +34,23 @@ cryptocheck read_random tpm2_key_protector_init tpm2_key_protector_clear \
 btrfs-mount-subvol btrfs-list-subvols btrfs-get-default-subvol btrfs-info net_bootp4 net_dhcp6 \
 xen_hypervisor xen_module xen_initrd xen_linux getenv setenv rdrand";
 
+/// The module that brings a command, as `command.lst` says: without its file the command fails. Those of more than one
+/// name by build and platform are not asked for.
+pub(super) fn module_of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "linux" | "initrd" => "linux",
+        "linux16" | "initrd16" => "linux16",
+        "search" => "search",
+        "test" | "[" => "test",
+        "load_env" | "save_env" | "list_env" => "loadenv",
+        "configfile" | "source" | "." => "configfile",
+        "blscfg" => "blscfg",
+        "chainloader" => "chain",
+        "probe" => "probe",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

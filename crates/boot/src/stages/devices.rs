@@ -26,7 +26,7 @@ pub(crate) struct Devices<'a> {
     is_clone: bool,
     /// Names that a crypttab gives.
     mapped: BTreeMap<String, NodeId>,
-    /// Names of a crypttab whose sources are not there, with those.
+    /// Names of a crypttab and of arrays whose sources are not there, with those.
     unmapped: BTreeMap<String, String>,
     /// The file whose lines number arrays, once it was read.
     array_file: Option<String>,
@@ -122,35 +122,48 @@ impl<'a> Devices<'a> {
     }
 
     /// The numbers that mdadm gives to arrays by the text of its configuration `file`: those that it asks for, and 127 to one
-    /// that it does not name. Of several such ones it is chance which gets that.
+    /// that it does not name and that is another host's. What was read before no longer counts.
     pub(crate) fn add_mdadm_conf(&mut self, text: &str, file: String) {
+        self.mapped.retain(|name, _| mdadm_conf::number_of(name).is_none());
+        self.unmapped.retain(|name, _| mdadm_conf::number_of(name).is_none());
         let asked = mdadm_conf::arrays(text);
-        let mut rest = Vec::new();
+        let (mut numbered, mut rest) = (Vec::new(), Vec::new());
         for (id, node) in self.storage.iter() {
-            let NodeKind::Array { uuid, .. } = &node.kind else { continue };
+            let NodeKind::Array { uuid, name, .. } = &node.kind else { continue };
             let digits: String =
                 uuid.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase();
             match asked.iter().find(|(asked, _)| *asked == digits) {
-                Some((_, Some(number))) => self.number_array(id, *number),
-                _ => rest.push(id),
+                Some((_, Some(number))) => numbered.push((id, *number)),
+                _ => rest.push((id, name.as_deref().is_some_and(|name| name.contains(':')))),
             }
         }
-        if let [id] = rest.as_slice() {
-            self.number_array(*id, 127);
-        }
-        self.array_file = (rest.len() < 2).then_some(file);
+        // Of several it is chance which gets that; one that is no host's, or taken for this one's, may get its own.
+        let is_sure = match rest.as_slice() {
+            [] => true,
+            [(id, true)] if !text.contains("<ignore>") => {
+                numbered.push((*id, 127));
+                true
+            }
+            _ => false,
+        };
+        self.array_file = is_sure.then_some(file);
+        self.number_arrays(&numbered);
     }
 
-    fn number_array(&mut self, id: NodeId, number: u32) {
-        let name = format!("/dev/md{number}");
-        if self.names.of(id).next().is_some() {
-            self.mapped.insert(name, id);
-            return;
-        }
-        // By any name that it would have, so that what keeps it away is found.
-        let all = DeviceNames::new(self.storage, &self.all_disks());
-        if let Some(known) = all.of(id).next() {
-            self.unmapped.insert(name, known.to_owned());
+    fn number_arrays(&mut self, numbered: &[(NodeId, u32)]) {
+        // By any name that an array would have, so that what keeps it away is found.
+        let is_here = |id: NodeId| self.names.of(id).next().is_some();
+        let all = numbered
+            .iter()
+            .any(|(id, _)| !is_here(*id))
+            .then(|| DeviceNames::new(self.storage, &self.all_disks()));
+        for (id, number) in numbered {
+            let name = format!("/dev/md{number}");
+            if self.names.of(*id).next().is_some() {
+                self.mapped.insert(name, *id);
+            } else if let Some(known) = all.as_ref().and_then(|all| all.of(*id).next()) {
+                self.unmapped.insert(name, known.to_owned());
+            }
         }
     }
 
@@ -190,7 +203,7 @@ impl<'a> Devices<'a> {
         }
     }
 
-    /// Why nothing is opened that a crypttab names: its disk has no driver.
+    /// Why what a crypttab or mdadm.conf names is not made: its disk has no driver.
     pub(crate) fn undriven_source(&self) -> Option<(&'static str, String)> {
         self.unmapped.values().take(MAX_SOURCES).find_map(|source| match self.missing(source) {
             Found::Nothing(why) => why,

@@ -330,16 +330,14 @@ impl Unpacked {
     }
 
     /// Numbers the arrays as mdadm in the image does; without mdadm nothing is assembled there.
-    pub(crate) fn number_arrays(&self, devices: &mut Devices<'_>) -> bool {
-        let has_mdadm = self.has_program("mdadm");
-        if has_mdadm {
+    pub(crate) fn number_arrays(&self, devices: &mut Devices<'_>) {
+        if self.has_program("mdadm") {
             let found = ["etc/mdadm/mdadm.conf", "etc/mdadm.conf"]
                 .into_iter()
                 .find_map(|path| Some((path, self.text(path)?)));
             let (path, text) = found.unwrap_or(("etc/mdadm/mdadm.conf", String::new()));
             devices.add_mdadm_conf(&text, format!("{path} of {}", self.path));
         }
-        has_mdadm
     }
 
     /// Whether what `/init` needs of libraries is there: klibc's or musl's one, or the C library with its loader where

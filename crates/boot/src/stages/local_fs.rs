@@ -21,7 +21,7 @@ enum Fate {
     /// The device is there and cannot be mounted as asked.
     CannotMount(&'static str, String),
     /// It is the root, which is mounted already; the command that mounts it anew with fstab's options fails.
-    StaysAsItIs(String),
+    StaysAsItIs(&'static str, String),
     /// Nothing here says whether it works.
     Unknown(String),
 }
@@ -72,11 +72,16 @@ pub(crate) fn run(
                 });
                 continue;
             }
-            Fate::StaysAsItIs(reason) => {
+            Fate::StaysAsItIs(found, reason) => {
+                stage.evidence.push(Evidence {
+                    file: file.path.clone(),
+                    line: Some(unit.line),
+                    text: reason.clone(),
+                });
                 if trace.cause.is_none() {
                     trace.outcome = Outcome::Degraded;
                     trace.cause = Some(Cause {
-                        rule,
+                        rule: found,
                         file: file.path.clone(),
                         line: Some(unit.line),
                         unit: Some("systemd-remount-fs.service".into()),
@@ -183,7 +188,10 @@ fn fate(
         // The initramfs has mounted it; systemd only mounts it anew with other options. mount(8) looks for what a tag
         // names, and does not look at a path.
         Found::Nothing(_) if unit.target == "/" => match entry.source.text().contains('=') {
-            true => Fate::StaysAsItIs(format!("no disk provides {}, so that / stays read-only", unit.what)),
+            true => Fate::StaysAsItIs(
+                "fstab.unresolved-source",
+                format!("no disk provides {}, so that / stays read-only", unit.what),
+            ),
             false => Fate::Works,
         },
         Found::Unknown(reason) => Fate::Unknown(reason),
@@ -228,11 +236,10 @@ fn mounted(
         }
     }
     if let Some(option) = mount_options::unknown(content, entry.options()) {
+        let (rule, reason) = ("fstab.option-hazard", format!("{content} knows no option {option}"));
         return match unit.target.as_str() {
-            "/" => {
-                Fate::StaysAsItIs(format!("{content} knows no option {option}, so that / stays read-only"))
-            }
-            _ => Fate::CannotMount("fstab.option-hazard", format!("{content} knows no option {option}")),
+            "/" => Fate::StaysAsItIs(rule, format!("{reason}, so that / stays read-only")),
+            _ => Fate::CannotMount(rule, reason),
         };
     }
     // What the initramfs has loaded for the root stays loaded.
