@@ -11,5 +11,6 @@ pub mod grub_cfg;
 pub mod grub_default;
 pub mod grubenv;
 pub mod os_release;
+pub mod unit_file;
 
 pub use edit::{Edit, EditError, apply};

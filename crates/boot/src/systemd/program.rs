@@ -1,0 +1,151 @@
+//! Whether a service can start its programs: systemd.service(5) "Command lines", systemd.exec(5).
+
+use filesystem::path::{PathError, resolve};
+use filesystem::{FileKind, FileSystem};
+
+use super::unit::{Place, Unit};
+
+/// Where a program without a path is looked for.
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Larger than any real list of users.
+const MAX_USERS: u64 = 16 << 20;
+
+/// Why a service fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) place: Place,
+    pub(super) reason: String,
+    /// Whether units that require it fail too: a simple service has been started before its program is looked for.
+    pub(super) is_seen: bool,
+}
+
+/// What keeps a service from running, as far as files say so; `is_other_disk` tells paths on file systems that are not here.
+pub(super) fn failure(unit: &Unit, fs: &dyn FileSystem, is_other_disk: &dyn Fn(&str) -> bool) -> Option<Failure> {
+    let kind = unit.last("Service", "Type").map_or_else(|| "simple".to_owned(), |(kind, _)| kind);
+    let is_seen = !matches!(kind.as_str(), "simple" | "idle");
+    if let Some((user, place)) = unit.last("Service", "User")
+        && !has_user(unit, fs, &user)
+    {
+        return Some(Failure { place, reason: format!("there is no user {user}"), is_seen });
+    }
+    // With its own root or image the paths are others.
+    if unit.last("Service", "RootDirectory").or_else(|| unit.last("Service", "RootImage")).is_some() {
+        return None;
+    }
+    for key in ["ExecCondition", "ExecStartPre", "ExecStart"] {
+        for (command, place) in unit.all("Service", key) {
+            let prefixes: String = command.chars().take_while(|c| "-@:+!|".contains(*c)).collect();
+            let program = command[prefixes.len()..].split_whitespace().next().unwrap_or_default();
+            let program = program.trim_matches(['"', '\'']);
+            // A failure that counts for nothing; a getty has one, and is started again until systemd tires of it.
+            let is_ignored = prefixes.contains('-') && !is_restarted(unit, key);
+            if is_ignored || program.is_empty() || program.contains(['$', '%', '\\']) {
+                continue;
+            }
+            if let Some(reason) = missing(fs, program, is_other_disk) {
+                return Some(Failure { place, reason, is_seen: is_seen || key != "ExecStart" });
+            }
+        }
+    }
+    None
+}
+
+fn is_restarted(unit: &Unit, key: &str) -> bool {
+    key == "ExecStart" && unit.last("Service", "Restart").is_some_and(|(value, _)| value == "always")
+}
+
+/// Why a program cannot be run.
+fn missing(fs: &dyn FileSystem, program: &str, is_other_disk: &dyn Fn(&str) -> bool) -> Option<String> {
+    let candidates: Vec<String> = match program.starts_with('/') {
+        true => vec![program.to_owned()],
+        false => PATH.iter().map(|folder| format!("{folder}/{program}")).collect(),
+    };
+    let mut reason = format!("there is no program {program}");
+    for path in candidates {
+        if is_other_disk(&path) {
+            return None;
+        }
+        match resolve(fs, path.as_bytes()) {
+            Ok(inode) => {
+                // What cannot be read is somebody else's finding.
+                let Ok(metadata) = fs.metadata(inode) else { return None };
+                if metadata.kind == FileKind::Regular && metadata.permissions & 0o111 != 0 && metadata.size > 0 {
+                    return None;
+                }
+                reason = format!("{path} cannot be run");
+            }
+            Err(PathError::Fs { .. }) => return None,
+            Err(_) => {}
+        }
+    }
+    Some(reason)
+}
+
+/// Whether there is such a user, or something here could make one or know one.
+fn has_user(unit: &Unit, fs: &dyn FileSystem, user: &str) -> bool {
+    let text = |path: &str| {
+        let bytes = resolve(fs, path.as_bytes()).ok().and_then(|inode| filesystem::read_to_end(fs, inode, MAX_USERS).ok());
+        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let is_root_or_number = user == "root" || user.bytes().all(|byte| byte.is_ascii_digit());
+    if is_root_or_number || user.contains(['%', '$']) || unit.last("Service", "DynamicUser").is_some() {
+        return true;
+    }
+    let Some(known) = text("/etc/passwd") else { return true };
+    if known.lines().any(|line| line.split(':').next() == Some(user)) {
+        return true;
+    }
+    // Users of a directory service, and those that systemd-sysusers makes before.
+    let services = text("/etc/nsswitch.conf").unwrap_or_default();
+    let is_elsewhere = services.lines().filter_map(|line| line.trim().strip_prefix("passwd:")).any(|sources| {
+        sources.split_whitespace().any(|source| !matches!(source, "files" | "compat" | "systemd") && !source.starts_with('['))
+    });
+    is_elsewhere || ["/usr/lib/sysusers.d", "/etc/sysusers.d"].iter().any(|folder| {
+        let Ok(inode) = resolve(fs, folder.as_bytes()) else { return false };
+        fs.read_dir(inode).unwrap_or_default().iter().take(1000).any(|entry| {
+            let text = text(&format!("{folder}/{}", String::from_utf8_lossy(&entry.name))).unwrap_or_default();
+            text.lines().any(|line| line.split_whitespace().nth(1) == Some(user))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use filesystem::MemoryFs;
+
+    use super::*;
+
+    fn check(text: &str, expected: Option<&str>) {
+        let fs = MemoryFs::new()
+            .file("/usr/bin/a", "#!")
+            .file("/usr/bin/empty", "")
+            .file("/etc/passwd", "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:/bin/sh\n")
+            .file("/usr/lib/sysusers.d/x.conf", "# comment\nu made - \"x\"\n");
+        let mut unit = Unit::new("a.service", Place::whole("/a"), false);
+        unit.add("/a", guest_files::unit_file::parse(format!("[Service]\n{text}\n").as_bytes()));
+        let found = failure(&unit, &fs, &|path| path.starts_with("/opt/"));
+        assert_eq!(found.map(|failure| failure.reason).as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn programs() {
+        check("ExecStart=/usr/bin/a -x", None);
+        check("ExecStart=a", None);
+        check("ExecStart=@/usr/bin/a b", None);
+        check("ExecStart=/usr/bin/b", Some("there is no program /usr/bin/b"));
+        check("ExecStart=-/usr/bin/b", None);
+        check("ExecStart=-/usr/bin/b\nRestart=always", Some("there is no program /usr/bin/b"));
+        check("ExecStart=/usr/bin/empty", Some("/usr/bin/empty cannot be run"));
+        check("ExecStartPre=-b\nExecStart=/opt/agent/bin", None);
+        check("ExecStart=b", Some("there is no program b"));
+    }
+
+    #[test]
+    fn users() {
+        check("User=daemon\nExecStart=a", None);
+        check("User=made\nExecStart=a", None);
+        check("User=33\nExecStart=a", None);
+        check("User=nobody-here\nExecStart=a", Some("there is no user nobody-here"));
+        check("User=nobody-here\nDynamicUser=yes\nExecStart=a", None);
+    }
+}
