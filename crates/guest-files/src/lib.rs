@@ -5,6 +5,7 @@
 //! understood is kept, never dropped. Nothing here does I/O.
 
 pub mod bls;
+pub mod crypttab;
 mod edit;
 pub mod fstab;
 pub mod grub_cfg;
