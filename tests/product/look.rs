@@ -1,6 +1,8 @@
 //! Looking inside: listings, facts, copies.
 
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -71,15 +73,50 @@ fn a_tree_is_copied_out() {
     assert!(code == 2 && err.contains("File exists"), "{err}");
 }
 
-#[test]
-fn a_system_in_subvolumes() {
-    use std::io::Read;
-    let packed = std::fs::read(sample("btrfs-subvolumes.raw.zst")).unwrap();
+/// Unpacks a sample below `test-images`.
+fn unpack(name: &str, target: &Path) {
+    let packed = std::fs::read(sample("..").join(name)).unwrap();
     let mut content = Vec::new();
     ruzstd::decoding::StreamingDecoder::new(packed.as_slice()).unwrap().read_to_end(&mut content).unwrap();
+    std::fs::write(target, content).unwrap();
+}
+
+#[test]
+fn the_settings_of_a_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.qcow2");
+    unpack("lab/g6el.0.qcow2.zst", &disk);
+    let image = disk.to_str().unwrap();
+    let found = json(&["inspect", image]);
+    let settings = &found["systems"][0]["settings"];
+    assert_eq!(
+        (&settings["default_target"]["unit"], &settings["default_target"]["file"]),
+        (&"multi-user.target".into(), &"/etc/systemd/system/default.target".into())
+    );
+    let kernel = &settings["kernels"][0];
+    assert_eq!(
+        (&kernel["release"], &kernel["has_modules"], &kernel["initramfs"]),
+        (&"6.1.0-56-cloud-amd64".into(), &true.into(), &"/boot/initramfs-6.1.0-56-cloud-amd64.img".into())
+    );
+    let compress = settings["dracut"].as_array().unwrap().iter().find(|found| found["name"] == "compress");
+    assert_eq!(
+        (&compress.unwrap()["value"], &compress.unwrap()["file"], &compress.unwrap()["line"]),
+        (&"zstd".into(), &"/etc/dracut.conf.d/lab.conf".into(), &5.into())
+    );
+    let (_, out, _) = run(&["inspect", image]);
+    for line in [
+        "   default target: multi-user.target\n   kernels: 6.1.0-56-cloud-amd64\n   GRUB: GRUB_DEFAULT=saved ",
+        "   dracut: add_dracutmodules=\"lvm dm\" ",
+    ] {
+        assert!(out.contains(line), "{out}");
+    }
+}
+
+#[test]
+fn a_system_in_subvolumes() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk.raw");
-    std::fs::write(&disk, content).unwrap();
+    unpack("guest/btrfs-subvolumes.raw.zst", &disk);
     let image = disk.to_str().unwrap();
     let found = json(&["inspect", image]);
     let system = &found["systems"][0];

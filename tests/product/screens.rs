@@ -130,6 +130,7 @@ fn inspect_draws_the_stack() {
 system CentOS Linux 7 (Core) on centos/root
 ├─ /            centos/root (fstab line 9)
 └─ /boot        disk0/p1 (fstab line 10)
+   kernels: 3.10.0-1160.el7.x86_64 (no modules)
 "
     );
     assert_eq!(out, expected);
@@ -157,6 +158,13 @@ fn json_has_its_schema_and_the_facts() {
     let inspect = json(&["inspect", &broken, "--output", "json"]);
     assert_eq!(inspect["devices"][1]["mounted"][0], "/boot");
     assert_eq!(inspect["systems"][0]["id"], "centos");
+    let kernel = &inspect["systems"][0]["settings"]["kernels"][0];
+    assert_eq!(
+        (&kernel["image"], &kernel["has_modules"]),
+        (&"/boot/vmlinuz-3.10.0-1160.el7.x86_64".into(), &false.into())
+    );
+    // They are read for `inspect` alone.
+    assert!(check["systems"][0].get("settings").is_none());
     let listing = json(&["ls", &broken, "/etc", "--output", "json"]);
     let fstab = listing["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == "fstab").unwrap();
     assert_eq!((&fstab["mode"], &fstab["selinux"]), (&"0644".into(), &"system_u:object_r:etc_t:s0".into()));

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use filesystem::FileKind;
 use filesystem::path::resolve;
+use guest::Settings;
 use storage::{Content, lost};
 use volume::lvm2::{self, HistoryEntry};
 
@@ -32,9 +33,11 @@ pub(crate) fn run(common: &Common, args: &Inspect) -> anyhow::Result<Status> {
     }
     let mut problems = json::problems(&disks, &examination);
     let facts = facts(&examination, &mut problems);
+    let settings: Vec<Settings> = examination.guests.iter().map(guest::settings).collect();
+    problems.extend(settings.iter().flat_map(|settings| settings.problems.iter().cloned()));
     if common.output == Output::Human {
         let style = Style::stdout(common.color);
-        tree::print(&mut out, &disks, &examination, &facts, &problems, style)?;
+        tree::print(&mut out, &disks, &examination, &facts, &settings, &problems, style)?;
     } else {
         let storage = &examination.storage;
         let devices = storage.iter();
@@ -45,7 +48,7 @@ pub(crate) fn run(common: &Common, args: &Inspect) -> anyhow::Result<Status> {
                 .collect(),
             volume_groups: storage.groups.iter().map(json::GroupJson::new).collect(),
             arrays: storage.arrays.iter().map(|found| json::ArrayJson::new(found, storage)).collect(),
-            systems: json::systems(&examination),
+            systems: json::systems(&examination, &settings),
             problems,
         };
         json::print(&mut out, &json::document("inspect", body), common.output)?;

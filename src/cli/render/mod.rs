@@ -5,6 +5,7 @@ pub(crate) mod diff;
 pub(crate) mod found;
 pub(crate) mod human;
 pub(crate) mod json;
+mod settings;
 mod style;
 pub(crate) mod table;
 pub(crate) mod tree;

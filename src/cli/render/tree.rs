@@ -3,20 +3,22 @@
 use std::io::{self, Write};
 
 use filesystem::FsInfo;
+use guest::Settings;
 use storage::{Content, FoundArray, Node, NodeId, NodeKind};
 use volume::lvm2::VolumeGroup;
 use volume::md::Role;
 
-use super::{Facts, Style, plain, size};
+use super::{Facts, Style, plain, settings, size};
 use crate::Examination;
 use crate::cli::input::Disks;
 
-/// Disks, what lies on them, the volume groups, and the installed systems.
+/// Disks, what lies on them, the volume groups, and the installed systems with the settings of each.
 pub(crate) fn print(
     out: &mut dyn Write,
     disks: &Disks,
     examination: &Examination,
     facts: &Facts,
+    settings: &[Settings],
     problems: &[String],
     style: Style,
 ) -> io::Result<()> {
@@ -36,7 +38,7 @@ pub(crate) fn print(
     for group in storage.groups.iter().filter(|group| group.pvs.len() != 1) {
         drawing.group(out, group)?;
     }
-    for guest in &examination.guests {
+    for (guest, settings) in examination.guests.iter().zip(settings) {
         let title = format!("system {}", plain(guest.name()));
         writeln!(out, "{} on {}", style.bold(&title), plain(&storage.node(guest.root).path))?;
         for (index, mount) in guest.mounts.iter().enumerate() {
@@ -52,6 +54,7 @@ pub(crate) fn print(
                 style.dim(&line)
             )?;
         }
+        settings::print(out, settings, style)?;
     }
     if examination.guests.is_empty() {
         writeln!(out, "no installed system found")?;

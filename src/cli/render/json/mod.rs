@@ -6,10 +6,12 @@ pub(crate) mod container;
 mod devices;
 mod files;
 mod found;
+mod settings;
 
 use std::io::{self, Write};
 
 use boot::{BootTrace, Verdict};
+use guest::Settings;
 use repair::FileChange;
 use rules::{Finding, Spot};
 use serde::Serialize;
@@ -19,6 +21,7 @@ pub(crate) use devices::{ArrayJson, DeviceJson, GroupJson};
 pub(crate) use files::{Copied, FoundFile, FoundFiles, StatJson, XattrJson};
 pub(crate) use found::{LostJson, LostPartitions, MetadataHistory, VersionJson};
 
+use self::settings::SettingsJson;
 use crate::Examination;
 use crate::cli::args::Output;
 use crate::cli::input::Disks;
@@ -74,7 +77,7 @@ impl Check {
                 .map(|f| FindingJson::new(f, &examination.storage))
                 .collect(),
             scenarios: scenarios(&examination.boots, machines, &examination.storage),
-            systems: systems(examination),
+            systems: systems(examination, &[]),
             problems: problems(disks, examination),
         }
     }
@@ -246,6 +249,8 @@ pub(crate) struct System {
     id: Option<String>,
     version: Option<String>,
     mounts: Vec<MountJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<SettingsJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -258,12 +263,14 @@ struct MountJson {
     subvolume: Option<String>,
 }
 
-pub(crate) fn systems(examination: &Examination) -> Vec<System> {
+/// The installed systems, with the settings of each where they were read.
+pub(crate) fn systems(examination: &Examination, settings: &[Settings]) -> Vec<System> {
     let path = |id: NodeId| examination.storage.node(id).path.clone();
     examination
         .guests
         .iter()
-        .map(|guest| System {
+        .enumerate()
+        .map(|(index, guest)| System {
             root: path(guest.root),
             name: guest.name().to_owned(),
             id: guest.os_release.id().map(str::to_owned),
@@ -278,6 +285,7 @@ pub(crate) fn systems(examination: &Examination) -> Vec<System> {
                     subvolume: mount.subvolume.clone(),
                 })
                 .collect(),
+            settings: settings.get(index).map(SettingsJson::new),
         })
         .collect()
 }
