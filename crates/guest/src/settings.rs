@@ -196,10 +196,12 @@ fn selinux(bytes: &[u8]) -> Vec<Variable> {
 }
 
 /// The order of `sort -V`: runs of digits by their number, letters before other characters, `~` before the end. The
-/// ending of a configuration file does not count.
+/// ending of a configuration file counts only where the rest is alike.
 fn version_order(a: &str, b: &str) -> Ordering {
     let stem = |name: &str| name.strip_suffix(".conf").unwrap_or(name).to_owned();
-    compare_runs(stem(a).as_bytes(), stem(b).as_bytes()).then_with(|| a.cmp(b))
+    compare_runs(stem(a).as_bytes(), stem(b).as_bytes())
+        .then_with(|| compare_runs(a.as_bytes(), b.as_bytes()))
+        .then_with(|| a.cmp(b))
 }
 
 fn compare_runs(mut a: &[u8], mut b: &[u8]) -> Ordering {
@@ -212,8 +214,9 @@ fn compare_runs(mut a: &[u8], mut b: &[u8]) -> Ordering {
     };
     let split = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     while !(a.is_empty() && b.is_empty()) {
-        let is_digit = |text: &[u8]| text.first().is_some_and(u8::is_ascii_digit);
-        let order = if is_digit(a) && is_digit(b) {
+        // The end of a name is a number of no digits.
+        let is_number = |text: &[u8]| text.first().is_none_or(u8::is_ascii_digit);
+        let order = if is_number(a) && is_number(b) {
             let ((left, rest_a), (right, rest_b)) = (a.split_at(split(a)), b.split_at(split(b)));
             (a, b) = (rest_a, rest_b);
             let significant = |digits: &[u8]| {
@@ -281,6 +284,7 @@ mod tests {
             ["6.1.0~rc1", "6.1.0"],
             ["6.1.0-9-amd64", "6.1.0-10-amd64"],
             ["a.conf", "a-b.conf"],
+            ["a0.conf", "a.conf"],
             ["1", "01"],
         ] {
             let order = if b == "01" { Ordering::Greater } else { Ordering::Less };
