@@ -149,6 +149,10 @@ impl FileSystem for MemoryFs {
     fn metadata(&self, inode: Inode) -> Result<Metadata> {
         let node = self.node(inode)?;
         let (kind, permissions, size) = match &node.content {
+            // A program can be run.
+            Content::File(content) if content.starts_with(b"#!") || content.starts_with(b"\x7fELF") => {
+                (FileKind::Regular, 0o755, content.len())
+            }
             Content::File(content) => (FileKind::Regular, 0o644, content.len()),
             Content::Directory(entries) => (FileKind::Directory, 0o755, entries.len()),
             Content::Symlink(target) => (FileKind::Symlink, 0o777, target.len()),

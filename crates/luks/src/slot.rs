@@ -34,6 +34,12 @@ pub struct KeySlot {
 }
 
 impl KeySlot {
+    /// Where its key material lies, in bytes from the header on.
+    pub fn area(&self) -> std::ops::Range<u64> {
+        self.area_offset
+            ..self.area_offset.saturating_add(self.material_length().unwrap_or(0).next_multiple_of(512))
+    }
+
     /// Bytes of all stripes.
     pub(crate) fn material_length(&self) -> Option<u64> {
         u64::try_from(self.key_length).ok()?.checked_mul(u64::from(self.stripes))
