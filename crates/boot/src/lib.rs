@@ -11,6 +11,7 @@ mod lvm_devices;
 mod mdadm_conf;
 mod simulate;
 mod stages;
+mod systemd;
 mod trace;
 mod unit_name;
 

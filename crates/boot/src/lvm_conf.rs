@@ -54,6 +54,20 @@ impl Filter {
     }
 }
 
+/// The groups and volumes that may be activated, `activation/volume_list`; `None` where all may be, or where tags decide.
+pub(crate) fn volume_list(text: &str) -> Option<Vec<String>> {
+    let code: String =
+        text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut found = None;
+    for (at, key) in code.match_indices("volume_list") {
+        let is_whole = !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        if let Some(value) = code[at + key.len()..].trim_start().strip_prefix('=').filter(|_| is_whole) {
+            found = Some(strings(value));
+        }
+    }
+    found.filter(|list| !list.iter().any(|entry| entry.starts_with('@')))
+}
+
 /// The strings of a list, or the single one.
 fn strings(value: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -92,6 +106,15 @@ fn pattern(text: &str) -> Option<(bool, Regex)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_volumes() {
+        let text = "activation {\n # volume_list = [ \"a\" ]\n auto_activation_volume_list = [ \"b\" ]\n volume_list=[\"c\", \"d/e\"]\n}";
+        assert_eq!(volume_list(text), Some(vec!["c".to_owned(), "d/e".to_owned()]));
+        assert_eq!(volume_list("auto_activation_volume_list = [ \"b\" ]"), None);
+        assert_eq!(volume_list("volume_list = [ \"b\", \"@tag\" ]"), None);
+        assert_eq!(volume_list("volume_list = []"), Some(Vec::new()));
+    }
 
     #[test]
     fn filters() {

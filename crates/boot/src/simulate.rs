@@ -6,10 +6,14 @@ use std::time::Duration;
 use guest::Guest;
 use storage::{DeviceNames, Firmware, Hardware, NodeId, Presence, Storage};
 
+use crate::stages::default_target::Plans;
 use crate::stages::devices::Devices;
-use crate::stages::kernel::{Cache, Drivers, Kernel};
+use crate::stages::drivers::Drivers;
+use crate::stages::kernel::{Cache, Kernel};
 use crate::stages::selinux::{self, Unruled};
-use crate::stages::{Next, Step, cause, firmware, grub, init, initramfs, kernel, local_fs, stage};
+use crate::stages::{
+    Next, Step, cause, default_target, firmware, grub, init, initramfs, kernel, local_fs, stage,
+};
 use crate::trace::{BootTrace, Cause, Outcome, Stage, StageName, Verdict};
 
 /// Follows boots of the systems on one set of disks. What was read for one machine is kept for the next.
@@ -17,6 +21,7 @@ pub struct Simulator<'a> {
     storage: &'a Storage,
     cache: Cache,
     starts: Mutex<Vec<(StartKey, Arc<Start>)>>,
+    plans: Plans,
 }
 
 /// What decides how far the loader gets: the system, the firmware, the drives in its order. Their bus does not.
@@ -31,7 +36,7 @@ struct Start {
 impl<'a> Simulator<'a> {
     /// For what was found on the disks.
     pub fn new(storage: &'a Storage) -> Self {
-        Self { storage, cache: Cache::default(), starts: Mutex::default() }
+        Self { storage, cache: Cache::default(), starts: Mutex::default(), plans: Plans::default() }
     }
 
     /// Follows the boot of `guest` on `hardware`.
@@ -82,21 +87,19 @@ impl<'a> Simulator<'a> {
             }
             return trace;
         };
-        if let Some(root) = root {
-            let init = init::run(guest, kernel, root.kind);
-            if take(&mut trace, init).is_none() && trace.cause.is_some() {
-                return trace;
-            }
-        } else if trace.cause.is_some() {
+        let init = root.and_then(|root| take(&mut trace, init::run(guest, kernel, root.kind, &self.plans)));
+        if trace.cause.is_some() {
             return trace;
         }
+        let towards = init.as_ref().and_then(|init| init.towards.as_deref());
         let drivers = Drivers::on_root(kernel, guest);
         let mut devices = self.devices(guest, hardware, firmware, &drivers);
         // What the initramfs has assembled keeps its name.
         if let Some(unpacked) = kernel.initramfs.as_deref() {
             unpacked.number_arrays(&mut devices);
         }
-        local_fs::run(self.storage, guest, &devices, &drivers, Some(kernel), &mut trace);
+        local_fs::run(self.storage, guest, &mut devices, &drivers, Some(kernel), towards, &mut trace);
+        default_target::run(guest, Some(kernel), towards, &mut trace);
         self.judge_arrays(guest, hardware, &mut trace);
         if trace.outcome == Outcome::Login
             && let Some(Unruled::Degrades(cause, summary)) =
@@ -151,7 +154,7 @@ impl<'a> Simulator<'a> {
         }
         let step = firmware::start(self.storage, hardware, firmware)
             .then(|loader| grub::run(self.storage, guest, hardware, &loader))
-            .then(|loaded| kernel::run(guest, loaded, &self.cache));
+            .then(|loaded| kernel::run(self.storage, guest, loaded, &self.cache));
         let start = Arc::new(Start { stages: step.stages, next: step.next });
         starts.push((key, start.clone()));
         start
@@ -188,8 +191,10 @@ impl<'a> Simulator<'a> {
         };
         trace.stages.push(stage(StageName::Root, Verdict::Pass, format!("{path} is {name}")));
         let drivers = Drivers::all();
-        let devices = self.devices(guest, hardware, firmware, &drivers);
-        local_fs::run(self.storage, guest, &devices, &drivers, None, trace);
+        let mut devices = self.devices(guest, hardware, firmware, &drivers);
+        let towards = self.plans.towards(guest, &[], init::DEFAULT_TARGET);
+        local_fs::run(self.storage, guest, &mut devices, &drivers, None, towards.as_deref(), trace);
+        default_target::run(guest, None, towards.as_deref(), trace);
         self.judge_arrays(guest, hardware, trace);
     }
 }

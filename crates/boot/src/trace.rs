@@ -33,6 +33,8 @@ pub enum StageName {
     Init,
     /// Mounting what fstab names.
     LocalFileSystems,
+    /// What systemd starts on the way to a login.
+    DefaultTarget,
 }
 
 impl StageName {
@@ -46,6 +48,7 @@ impl StageName {
             Self::Root => "root file system",
             Self::Init => "init",
             Self::LocalFileSystems => "local file systems",
+            Self::DefaultTarget => "default target",
         }
     }
 }

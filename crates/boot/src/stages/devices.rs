@@ -3,15 +3,42 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use storage::{
-    Content, DeviceNames, Firmware, Hardware, NodeId, NodeKind, Slot, Storage, Target, depends_on_machine,
-    kernel_disk_name, udev_node,
+    Bus, Content, DeviceNames, Firmware, Hardware, NodeId, NodeKind, Slot, Storage, Target,
+    depends_on_machine, kernel_disk_name, udev_node,
 };
 
-use super::kernel::{Drivers, Lack};
+use super::drivers::{Drivers, Lack};
 use crate::mdadm_conf;
 
 /// Lines of a crypttab whose sources are asked for; real ones have a handful.
 const MAX_SOURCES: usize = 16;
+
+/// The kinds of controllers that give out names `sda`, where they are several: each is probed by itself.
+fn racing(hardware: &Hardware) -> Vec<Bus> {
+    let buses = hardware.slots.iter().map(|slot| slot.bus);
+    let named = buses.filter(|bus| !matches!(bus, Bus::VirtioBlk | Bus::Nvme | Bus::Xen));
+    let kinds: BTreeSet<Bus> = named.collect();
+    if kinds.len() > 1 { kinds.into_iter().collect() } else { Vec::new() }
+}
+
+/// Why the kernel refuses a file system that is longer than its device: ext2 to ext4 and XFS compare the two.
+pub(super) fn overhang(storage: &Storage, id: NodeId) -> Option<String> {
+    let node = storage.node(id);
+    if !matches!(node.content_type(), Some("ext2" | "ext3" | "ext4" | "xfs")) {
+        return None;
+    }
+    // Linux cuts a partition that goes on behind its disk's end.
+    let rest = match (&node.kind, node.parents.first()) {
+        (NodeKind::Partition(partition), Some(disk)) => {
+            storage.node(*disk).size.saturating_sub(partition.start)
+        }
+        _ => node.size,
+    };
+    let device = node.size.min(rest);
+    let size = node.boot_loader_view().ok()?.fs.info().size;
+    (size > device)
+        .then(|| format!("{} has {device} bytes on its disk, and its file system {size}", node.path))
+}
 
 /// Devices as they appear with given drivers.
 pub(crate) struct Devices<'a> {
@@ -30,6 +57,10 @@ pub(crate) struct Devices<'a> {
     unmapped: BTreeMap<String, String>,
     /// The file whose lines number arrays, once it was read.
     array_file: Option<String>,
+    /// Buses of several kinds whose disks are all called `sd`: which comes first is chance.
+    racing: Vec<Bus>,
+    /// Names of which nothing is known but why: what they stand for was not opened.
+    sealed: BTreeMap<String, String>,
 }
 
 /// What a name leads to.
@@ -69,8 +100,11 @@ impl<'a> Devices<'a> {
             mapped: BTreeMap::new(),
             unmapped: BTreeMap::new(),
             array_file: None,
+            racing: racing(hardware),
+            sealed: BTreeMap::new(),
         };
         devices.block_partitions(firmware);
+        devices.block_twins();
         // What only we conclude, lvm2 does not see.
         for (id, pv) in storage.pvs.iter().filter(|(_, pv)| pv.label_sector.is_none()) {
             let reason = format!("the label of the physical volume {} is lost", pv.uuid);
@@ -97,8 +131,30 @@ impl<'a> Devices<'a> {
         }
     }
 
+    /// Physical volumes that are there twice: lvm2 takes neither for a group that it is to activate.
+    fn block_twins(&mut self) {
+        let mut by_uuid: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+        for (id, pv) in &self.storage.pvs {
+            if self.names.of(*id).next().is_some() {
+                by_uuid.entry(&pv.uuid).or_default().push(*id);
+            }
+        }
+        for (uuid, twins) in by_uuid.into_iter().filter(|(_, twins)| twins.len() > 1) {
+            let paths: Vec<&str> = twins.iter().map(|id| self.storage.node(*id).path.as_str()).collect();
+            let reason = format!("{} are both the physical volume {uuid}", paths.join(" and "));
+            for id in &twins {
+                self.blocked.insert(*id, ("id.duplicate", reason.clone()));
+            }
+        }
+    }
+
     pub(crate) fn block(&mut self, id: NodeId, rule: &'static str, reason: impl Into<String>) {
         self.blocked.insert(id, (rule, reason.into()));
+    }
+
+    /// A name that will be there, with content that nobody here has seen.
+    pub(crate) fn seal(&mut self, name: String, reason: String) {
+        self.sealed.insert(name, reason);
     }
 
     /// The names that a crypttab gives to what it opens.
@@ -179,6 +235,13 @@ impl<'a> Devices<'a> {
 
     /// What `path` leads to.
     pub(crate) fn find(&self, path: &str) -> Found {
+        if path.starts_with("/dev/sd") && !self.racing.is_empty() {
+            let buses: Vec<String> = self.racing.iter().map(ToString::to_string).collect();
+            return Found::Unknown(format!(
+                "which disk is {path} is chance: {} are probed side by side",
+                buses.join(" and ")
+            ));
+        }
         let target = self.mapped.get(path).map(|id| Target::Node(*id)).or_else(|| self.names.get(path));
         match target {
             Some(Target::Node(id)) => match self.block_of(id) {
@@ -187,6 +250,9 @@ impl<'a> Devices<'a> {
             },
             Some(Target::Extra) => Found::Extra,
             Some(Target::Ambiguous) => Found::Ambiguous,
+            None if self.sealed.contains_key(path) => {
+                Found::Unknown(format!("{path} {}", self.sealed.get(path).map_or("", String::as_str)))
+            }
             None if self.is_clone && path.starts_with("/dev/disk/by-id/") => Found::Nothing(None),
             None if mdadm_conf::number_of(path).is_some() && self.array_file.is_some() => {
                 match (self.unmapped.contains_key(path), &self.array_file) {
@@ -246,6 +312,13 @@ impl<'a> Devices<'a> {
             Lack::NotInKernel(module) => Found::Nothing(Some((
                 "kernel.bus-driver-unavailable",
                 format!("this kernel has no {module}, which disks on {} need", slot.bus),
+            ))),
+            Lack::Blacklisted(module, place) => Found::Nothing(Some((
+                "modprobe.storage-blacklisted",
+                format!(
+                    "{}:{} keeps {module} from being loaded, which disks on {} need",
+                    place.file, place.line, slot.bus
+                ),
             ))),
             Lack::Unknown(reason) => Found::Unknown(reason.clone()),
         }

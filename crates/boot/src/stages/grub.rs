@@ -42,7 +42,7 @@ pub(crate) struct LoadedFile {
 }
 
 /// A line of a file as the guest sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GuestPlace {
     pub(crate) file: String,
     pub(crate) line: usize,

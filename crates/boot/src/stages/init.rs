@@ -1,24 +1,30 @@
 //! The program that the initramfs hands over to, and the target that systemd is asked for.
 
+use std::sync::Arc;
+
 use filesystem::path::{PathError, real_path, resolve, resolve_no_follow};
 use filesystem::{FileKind, FileSystem};
 use guest::Guest;
 
-use super::kernel::{Kernel, Kind};
+use super::default_target::{Plans, Towards};
+use super::kernel::{Kernel, Kind, Unpacked};
 use super::selinux::{self, Unruled};
-use super::{Step, cause};
+use super::{Step, cause, libraries, local_fs};
+use crate::systemd::{Broken, Place, Refusal};
 use crate::trace::{Cause, Outcome, StageName};
 
 /// The program that the kernel and every initramfs start unless told otherwise.
 pub(crate) const INIT: &str = "/sbin/init";
-const DEFAULT_TARGET: [&str; 3] = [
-    "/etc/systemd/system/default.target",
-    "/usr/lib/systemd/system/default.target",
-    "/lib/systemd/system/default.target",
-];
+pub(crate) const DEFAULT_TARGET: &str = "default.target";
+
+/// What the system starts with.
+pub(crate) struct Init {
+    /// What systemd sets out to start; `None` for another init, or where no units are.
+    pub(crate) towards: Option<Arc<Towards>>,
+}
 
 /// Whether init starts, and towards what.
-pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
+pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind, plans: &Plans) -> Step<Init> {
     let name = StageName::Init;
     let fs: &dyn FileSystem = &guest.tree;
     let argument = last(kernel, "init=");
@@ -68,53 +74,59 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind) -> Step<()> {
         let cause = Cause { file: path.clone(), ..cause("init.missing", symptom) };
         return Step::stops(name, outcome, cause, format!("{path} is no program: {} bytes", metadata.size));
     }
-    if let Some(loader) = interpreter(fs, inode)
-        && resolve(fs, loader.as_bytes()).is_err()
-    {
+    if let Some(lost) = plans.lost(guest, path) {
         let panic = "Kernel panic - not syncing: Attempted to kill init!";
-        let cause = Cause { file: loader.clone(), ..cause("rootfs.libs-missing", panic) };
-        let summary = format!("{path} needs {loader}, which is not there");
-        return Step::stops(name, Outcome::KernelPanic, cause, summary);
+        let cause = Cause { file: lost.path, ..cause("rootfs.libs-missing", panic) };
+        return Step::stops(name, Outcome::KernelPanic, cause, lost.reason);
+    }
+    if let Some(step) = no_system(fs, kernel, kind) {
+        return step;
     }
     if let Some(Unruled::Stops(cause, summary)) = selinux::without_policy(guest, kernel, path) {
         return Step::stops(name, Outcome::SystemdFreeze, cause, summary);
     }
-    target(fs, kernel, path)
+    target(guest, kernel, path, plans)
 }
 
-/// The dynamic loader that a program asks for: PT_INTERP of elf(5).
-fn interpreter(fs: &dyn FileSystem, program: filesystem::Inode) -> Option<String> {
-    let mut head = vec![0; 4096];
-    let count = fs.read_at(program, &mut head, 0).ok()?;
-    head.truncate(count);
-    let number = |at: usize, length: usize| -> Option<usize> {
-        let bytes = head.get(at..at.checked_add(length)?)?;
-        usize::try_from(bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))).ok()
-    };
-    // Only 64 bits: what is older than that has no systemd.
-    if head.get(4) != Some(&2) {
-        return None;
+/// What else a root file system has to have before its init is started: a release for systemd in the initramfs
+/// (`src/shared/switch-root.c`), and `/dev` for the console that initramfs-tools opens there.
+fn no_system(fs: &dyn FileSystem, kernel: &Kernel, kind: Kind) -> Option<Step<Init>> {
+    let is_there = |path: &str| resolve(fs, path.as_bytes()).is_ok();
+    let is_systemd = kernel.initramfs.as_deref().is_some_and(Unpacked::starts_systemd);
+    if is_systemd && !is_there("/etc/os-release") && !is_there("/usr/lib/os-release") {
+        let symptom = "Specified switch root path '/sysroot' does not seem to be an OS tree. os-release file is missing.";
+        let cause = Cause { file: "/etc/os-release".into(), ..cause("init.missing", symptom) };
+        let summary = "neither /etc/os-release nor /usr/lib/os-release is there";
+        return Some(Step::stops(StageName::Init, Outcome::DracutEmergency, cause, summary));
     }
-    let (table, each, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-    for index in 0..count.min(64) {
-        let at = table.checked_add(index.checked_mul(each)?)?;
-        if number(at, 4)? == 3 {
-            let (offset, size) = (number(at + 8, 8)?, number(at + 0x20, 8)?);
-            let text = head.get(offset..offset.checked_add(size)?)?;
-            let text = text.split(|byte| *byte == 0).next()?;
-            return String::from_utf8(text.to_vec()).ok();
-        }
+    if kind == Kind::InitramfsTools && !is_there("/dev") {
+        let symptom = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100";
+        let cause = Cause { file: "/dev".into(), ..cause("rootfs.mount-points-missing", symptom) };
+        let summary = "there is no /dev on which the kernel's devices could be mounted";
+        return Some(Step::stops(StageName::Init, Outcome::KernelPanic, cause, summary));
+    }
+    // systemd makes what is missing where it may write; where not, its initramfs starts over, again and again.
+    let missing = ["/dev", "/proc", "/sys", "/run"].into_iter().find(|path| !is_there(path));
+    if let Some(path) = missing.filter(|_| is_systemd && local_fs::is_read_only(kernel)) {
+        let symptom = "Starting initrd-switch-root.service - Switch Root...";
+        let cause = Cause { file: path.into(), ..cause("rootfs.mount-points-missing", symptom) };
+        let summary = format!("there is no {path} to go on with, and the initramfs starts over without end");
+        return Some(Step::stops(StageName::Init, Outcome::Hang, cause, summary));
     }
     None
 }
 
-fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<()> {
+fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<Init> {
     let name = StageName::Init;
     let stops = |outcome, symptom: &str| {
         let cause = Cause { file: path.to_owned(), ..cause("init.missing", symptom) };
         Step::stops(name, outcome, cause, format!("{path} is not there, or cannot be run"))
     };
     match kind {
+        // systemd in the image finds it and cannot run it.
+        Kind::Dracut if resolve(fs, path.as_bytes()).is_ok() => {
+            stops(Outcome::SystemdFreeze, "[!!!!!!] Failed to execute fallback shell.")
+        }
         Kind::Dracut => stops(
             Outcome::DracutEmergency,
             "Cannot find init! Please check to make sure you passed a valid root filesystem!",
@@ -125,6 +137,9 @@ fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<()> {
             if ["/etc/init", "/bin/init"].into_iter().any(is_there) {
                 return Step::unknown(name, format!("{path} is not there, and another init is"));
             }
+            if is_there("/bin/sh") && libraries::lost(fs, "/bin/sh").is_some() {
+                return stops(Outcome::KernelPanic, "Kernel panic - not syncing: Attempted to kill init!");
+            }
             if is_there("/bin/sh") {
                 return stops(Outcome::ShellAsInit, "can't access tty; job control turned off");
             }
@@ -134,56 +149,98 @@ fn no_init(fs: &dyn FileSystem, path: &str, kind: Kind) -> Step<()> {
     }
 }
 
-/// The target, as far as it is no ordinary one.
-fn target(fs: &dyn FileSystem, kernel: &Kernel, init: &str) -> Step<()> {
+/// The target that systemd is asked for, and what it sets out to start for it.
+fn target(guest: &Guest, kernel: &Kernel, init: &str, plans: &Plans) -> Step<Init> {
     let name = StageName::Init;
-    let wanted = last(kernel, "systemd.unit=");
-    let word = |words: &[&str]| {
-        kernel.loaded.arguments.iter().find(|(argument, _)| words.contains(&argument.as_str()))
+    let arguments = &kernel.loaded.arguments;
+    if !selinux::is_systemd(&guest.tree, init) {
+        return Step::goes(name, init.to_owned(), Init { towards: None });
+    }
+    let asked = asked_target(kernel);
+    let wanted = asked.as_ref().map_or(DEFAULT_TARGET, |(unit, _)| unit.as_str());
+    let Some(towards) = plans.towards(guest, arguments, wanted) else {
+        return Step::goes(name, init.to_owned(), Init { towards: None });
     };
-    let asked = match (&wanted, word(&["emergency", "-b"]), word(&["single", "s", "S", "1", "rescue"])) {
-        (Some((unit, place)), _, _) => Some((unit.clone(), place.clone())),
-        (None, Some((_, place)), _) => Some(("emergency.target".to_owned(), place.clone())),
-        (None, None, Some((_, place))) => Some(("rescue.target".to_owned(), place.clone())),
-        _ => None,
+    let plan = &towards.plan;
+    let broken = |why: &Broken, symptom: &str| match &asked {
+        Some((_, place)) => place.cause("cmdline.debug-leftover", symptom),
+        None => {
+            let place = if why.place.file.is_empty() {
+                Place::whole(&default_target(guest))
+            } else {
+                why.place.clone()
+            };
+            place.cause("systemd.default-target-broken", &why.unit, symptom.to_owned())
+        }
     };
-    let outcome = |unit: &str| match unit {
+    match &plan.refusal {
+        // systemd starts rescue.target in its place.
+        Some(Refusal::Target(why)) => {
+            let mut cause = broken(why, "Failed to load default target, falling back to rescue.target");
+            if asked.is_none() {
+                cause.file = default_target(guest);
+            }
+            let summary = format!("systemd is to start {wanted}, which is {}: {}", why.unit, why.reason);
+            return Step::stops(name, Outcome::Rescue, cause, summary);
+        }
+        Some(Refusal::Required(why)) => {
+            let cause = broken(why, "[!!!!!!] Failed to isolate default target.");
+            let summary = format!("{} requires {}: {}", plan.target, why.unit, why.reason);
+            return Step::stops(name, Outcome::SystemdFreeze, cause, summary);
+        }
+        None => {}
+    }
+    let outcome = match plan.target.as_str() {
         "emergency.target" | "emergency.service" => Some(Outcome::Emergency),
         "rescue.target" | "rescue.service" => Some(Outcome::Rescue),
         _ => None,
     };
-    if let Some((unit, place)) = asked {
-        if let Some(outcome) = outcome(&unit) {
-            let cause = place.cause("cmdline.debug-leftover", format!("the command line asks for {unit}"));
-            return Step::stops(name, outcome, cause, format!("the command line asks for {unit}"));
-        }
-        return Step::goes(name, format!("{init}, towards {unit}"), ());
+    if let Some(outcome) = outcome {
+        let (cause, summary) = match &asked {
+            Some((unit, place)) => {
+                let summary = format!("the command line asks for {unit}");
+                (place.cause("cmdline.debug-leftover", summary.clone()), summary)
+            }
+            None => {
+                let symptom = format!("the default target is {}", plan.target);
+                let file = default_target(guest);
+                let summary = format!("{file} is {}", plan.target);
+                (Cause { file, ..cause("systemd.default-target-broken", symptom) }, summary)
+            }
+        };
+        return Step::stops(name, outcome, cause, summary);
     }
-    for path in DEFAULT_TARGET {
-        let Ok(inode) = resolve_no_follow(fs, path.as_bytes()) else { continue };
-        let link = fs.read_link(inode).unwrap_or_default();
-        let unit = String::from_utf8_lossy(&link);
-        let unit = unit.rsplit('/').next().unwrap_or_default().to_owned();
-        if resolve(fs, path.as_bytes()).is_err() {
-            let symptom = "Failed to load default target, falling back to rescue.target";
-            let cause = Cause { file: path.to_owned(), ..cause("systemd.default-target-broken", symptom) };
-            let summary = format!("{path} leads to {}, which is not there", String::from_utf8_lossy(&link));
-            return Step::stops(name, Outcome::Rescue, cause, summary);
-        }
-        if let Some(outcome) = outcome(&unit) {
-            let cause = Cause {
-                file: path.to_owned(),
-                ..cause("systemd.default-target-broken", format!("the default target is {unit}"))
+    let summary = format!("{init}, towards {}", plan.target);
+    Step::goes(name, summary, Init { towards: Some(towards) })
+}
+
+/// The link that names the default target.
+fn default_target(guest: &Guest) -> String {
+    let folders = [
+        "/etc/systemd/system",
+        "/usr/local/lib/systemd/system",
+        "/usr/lib/systemd/system",
+        "/lib/systemd/system",
+    ];
+    let mut paths = folders.iter().map(|folder| format!("{folder}/{DEFAULT_TARGET}"));
+    let is_there = |path: &String| resolve_no_follow(&guest.tree, path.as_bytes()).is_ok();
+    paths.find(is_there).unwrap_or_else(|| format!("{}/{DEFAULT_TARGET}", folders[0]))
+}
+
+/// The unit that the command line asks for: `systemd.unit=`, or a word that stands for one, as in `src/core/main.c`.
+fn asked_target(kernel: &Kernel) -> Option<(String, super::grub::GuestPlace)> {
+    last(kernel, "systemd.unit=").or_else(|| {
+        kernel.loaded.arguments.iter().rev().find_map(|(word, place)| {
+            let unit = match word.as_str() {
+                "emergency" | "-b" => "emergency.target",
+                "rescue" | "single" | "-s" | "s" | "S" | "1" => "rescue.target",
+                "2" | "3" | "4" => "multi-user.target",
+                "5" => "graphical.target",
+                _ => return None,
             };
-            return Step::stops(name, outcome, cause, format!("{path} is {unit}"));
-        }
-        return Step::goes(
-            name,
-            format!("{init}, towards {}", if unit.is_empty() { "default.target" } else { &unit }),
-            (),
-        );
-    }
-    Step::goes(name, init.to_owned(), ())
+            Some((unit.to_owned(), place.clone()))
+        })
+    })
 }
 
 /// The last argument that starts with `key`, which is the one that counts.

@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use guest::Guest;
 use storage::{Bus, Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
 
-use super::devices::{Devices, Found};
+use super::devices::{Devices, Found, overhang};
+use super::drivers::{Drivers, Lack};
 use super::grub::GuestPlace;
 use super::init::last;
-use super::kernel::{Drivers, Kernel, Kind, Lack, Unpacked};
-use super::{Next, Step, Stop, cause, stage};
+use super::kernel::{Kernel, Kind, Unpacked};
+use super::unsearched;
+use super::{Next, Step, Stop, cause, mount_options, stage};
 use crate::lvm_conf;
 use crate::lvm_devices::{self, DevicesFile};
 use crate::trace::{Cause, Outcome, StageName, Verdict};
@@ -27,7 +29,7 @@ pub(crate) struct Root {
 }
 
 /// The device that a specification of the command line stands for.
-fn device_of(spec: &str) -> String {
+pub(super) fn device_of(spec: &str) -> String {
     let spec = spec.trim_matches('"').strip_prefix("block:").unwrap_or(spec.trim_matches('"'));
     udev_node(spec.as_bytes()).unwrap_or_else(|| spec.to_owned())
 }
@@ -41,11 +43,18 @@ pub(crate) fn run(
     kernel: &Kernel,
 ) -> Step<Root> {
     let name = StageName::Root;
-    let Some(root) = last(kernel, "root=") else {
-        return Step::unknown(name, "the command line has no root=");
+    if let Some(step) =
+        kernel.initramfs.as_deref().and_then(|unpacked| unsearched::asked_to_stop(kernel, unpacked.kind))
+    {
+        return step;
+    }
+    let embedded =
+        || kernel.initramfs.as_deref().filter(|unpacked| unpacked.kind == Kind::Dracut)?.embedded("root=");
+    let Some(root) = last(kernel, "root=").or_else(embedded) else {
+        return unsearched::rootless(storage, kernel);
     };
     let Some(unpacked) = kernel.initramfs.as_deref() else {
-        return without(storage, guest, hardware, firmware, kernel, &root);
+        return unsearched::without(storage, guest, hardware, firmware, kernel, &root);
     };
     let search = Search { storage, guest, hardware, kernel, unpacked, root };
     let drivers = Drivers::in_initramfs(kernel, unpacked);
@@ -70,45 +79,6 @@ pub(crate) fn run(
     step
 }
 
-/// The kernel itself, with what is built in.
-fn without(
-    storage: &Storage,
-    guest: Option<&Guest>,
-    hardware: &Hardware,
-    firmware: Firmware,
-    kernel: &Kernel,
-    (spec, place): &(String, GuestPlace),
-) -> Step<Root> {
-    let name = StageName::Root;
-    let panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)";
-    let stops = |cause: Cause, summary: String| Step::stops(name, Outcome::KernelPanic, cause, summary);
-    // The entry names an initramfs that could not be loaded, or none.
-    let missed = kernel.loaded.messages.iter().find(|(text, _)| text.contains("not found"));
-    let blame = |rule, summary: String| match missed {
-        Some((text, at)) => stops(at.cause("grub.entry-file-missing", panic), format!("{text} {summary}")),
-        None => stops(kernel.loaded.entry.cause(rule, panic), summary),
-    };
-    let is_known_to_kernel =
-        spec.starts_with("PARTUUID=") || spec.starts_with("/dev/") || spec.starts_with("PARTLABEL=");
-    if !is_known_to_kernel {
-        return blame("grub.no-initrd", format!("without an initramfs the kernel cannot find {spec}"));
-    }
-    let drivers = Drivers::built_in(kernel);
-    let devices = Devices::new(storage, hardware, firmware, &drivers);
-    let root = guest.map(|guest| guest.root);
-    let kind = root.and_then(|root| storage.node(root).content_type()).unwrap_or_default().to_owned();
-    match devices.find(&device_of(spec)) {
-        Found::Node(id) if Some(id) == root => match drivers.check(&kind) {
-            Ok(()) => Step::goes(name, format!("{spec}, without an initramfs"), Root { kind: Kind::Unknown }),
-            Err(Lack::Unknown(reason)) => Step::unknown(name, reason),
-            Err(_) => blame("grub.no-initrd", format!("{kind} is not built into the kernel")),
-        },
-        Found::Unknown(reason) => Step::unknown(name, reason),
-        Found::Nothing(Some((_, reason))) => blame("grub.no-initrd", reason),
-        _ => stops(place.cause("cmdline.root-unresolved", panic), format!("nothing is {spec}")),
-    }
-}
-
 struct Search<'a> {
     storage: &'a Storage,
     guest: Option<&'a Guest>,
@@ -120,7 +90,14 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn cause_of_image(&self, rule: &'static str, symptom: &str) -> Cause {
-        Cause { file: self.unpacked.path.clone(), ..cause(rule, symptom) }
+        let lists = |word: &str| word.contains("blacklist=");
+        let word = self.kernel.loaded.arguments.iter().find(|(word, _)| lists(word));
+        if let Some((_, place)) = word.filter(|_| rule == "modprobe.storage-blacklisted") {
+            return place.cause(rule, symptom);
+        }
+        // What is there twice is no fault of the image.
+        let file = if rule == "id.duplicate" { String::new() } else { self.unpacked.path.clone() };
+        Cause { file, ..cause(rule, symptom) }
     }
 
     /// Drivers for the layers between disks and the root file system.
@@ -130,6 +107,10 @@ impl Search<'_> {
         let kind = self.storage.node(id).content_type().unwrap_or_default();
         if matches!(kind, "ext4" | "xfs" | "btrfs" | "f2fs") {
             drivers.check(kind)?;
+            // Where the kernel asks for the driver it goes by an alias; initramfs-tools asks by name.
+            if self.unpacked.kind == Kind::Dracut {
+                drivers.is_let(kind)?;
+            }
         } else if matches!(kind, "ext2" | "ext3") {
             drivers.check(kind).or_else(|_| drivers.check("ext4"))?;
         }
@@ -194,6 +175,16 @@ impl Search<'_> {
         // What lvmlocal.conf sets counts more.
         let conf = ["etc/lvm/lvm.conf", "etc/lvm/lvmlocal.conf"].map(|path| self.unpacked.text(path));
         let conf = conf.into_iter().flatten().reduce(|all, local| all + "\n" + &local);
+        if let Some(list) = conf.as_deref().and_then(lvm_conf::volume_list) {
+            for (id, node) in self.storage.iter() {
+                let NodeKind::LogicalVolume { group, name, .. } = &node.kind else { continue };
+                if !list.iter().any(|entry| entry == group || *entry == format!("{group}/{name}")) {
+                    let path = &self.unpacked.path;
+                    let reason = format!("volume_list in etc/lvm/lvm.conf of {path} does not list {group}");
+                    devices.block(id, "lvm.activation-disabled", reason);
+                }
+            }
+        }
         let file = self.unpacked.text(DEVICES_FILE);
         let rejected: Vec<(NodeId, &str, String)> = match file {
             // Where it is used, filters do not count.
@@ -253,6 +244,13 @@ impl Search<'_> {
         match self.layers(id, drivers) {
             Ok(()) => {}
             Err(Lack::Unknown(reason)) => return Step::unknown(name, reason),
+            Err(Lack::Blacklisted(module, place)) => {
+                let summary = format!(
+                    "{}:{} keeps {module} from being loaded, which the root file system needs",
+                    place.file, place.line
+                );
+                return give_up(self.cause_of_image("modprobe.storage-blacklisted", &symptom), summary);
+            }
             Err(Lack::Module(module) | Lack::NotInKernel(module)) => {
                 let summary = format!(
                     "{} has no module {module}, which the root file system needs",
@@ -282,6 +280,9 @@ impl Search<'_> {
                 format!("the boot loader starts what is on {path}, which {spec} is, and not this system");
             return Step::unknown(name, summary);
         }
+        if let Some(reason) = overhang(self.storage, id) {
+            return give_up(cause("part.out-of-bounds", symptom), reason);
+        }
         if let Some((kind, place)) = last(self.kernel, "rootfstype=")
             && !kind.split(',').any(|kind| kind == content || kind == "auto")
         {
@@ -295,6 +296,12 @@ impl Search<'_> {
         {
             let summary = format!("the root file system has no subvolume {subvolume}");
             return give_up(place.cause("fs.btrfs-incomplete", symptom), summary);
+        }
+        if let Some((flags, place)) = last(self.kernel, "rootflags=")
+            && let Some(option) = mount_options::unknown(&content, flags.split(',').map(str::as_bytes))
+        {
+            let summary = format!("rootflags=: {content} knows no option {option}");
+            return give_up(place.cause("cmdline.root-unresolved", symptom), summary);
         }
         // The system lies in a subvolume, and another one is mounted.
         let subvolume = self.guest.and_then(|guest| guest.mounts.first()?.subvolume.clone());
@@ -484,6 +491,18 @@ impl Search<'_> {
                 return give_up(place.cause("cmdline.rd-device-missing", warning), summary);
             }
         }
+        for (argument, place) in &arguments {
+            let Some(uuid) = argument.strip_prefix("rd.md.uuid=") else { continue };
+            let digits = |text: &str| {
+                text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase()
+            };
+            let is_it = |node: &storage::Node| matches!(&node.kind, NodeKind::Array { uuid: found, .. } if digits(found) == digits(uuid));
+            if !self.storage.iter().any(|(_, node)| is_it(node)) {
+                let warning = format!("Warning: \"/dev/disk/by-id/md-uuid-{uuid}\" does not exist");
+                let summary = format!("no array has the UUID {uuid}");
+                return give_up(place.cause("cmdline.rd-device-missing", warning), summary);
+            }
+        }
         let mut root = None;
         for (device, rule, place) in waits {
             let warning = format!("Warning: \"{device}\" does not exist");
@@ -551,15 +570,7 @@ impl Search<'_> {
     /// The command line with what the image adds to it.
     fn dracut_arguments(&self) -> Vec<(String, GuestPlace)> {
         let mut all = self.kernel.loaded.arguments.clone();
-        for (path, entry) in self.unpacked.archive.below(b"etc/cmdline.d") {
-            let text = String::from_utf8_lossy(entry.content.as_deref().unwrap_or_default()).into_owned();
-            let file = format!("{}:{}", self.unpacked.path, String::from_utf8_lossy(path));
-            all.extend(
-                text.split_whitespace().map(|word| {
-                    (word.trim_matches('"').to_owned(), GuestPlace { file: file.clone(), line: 1 })
-                }),
-            );
-        }
+        all.extend(self.unpacked.embedded_arguments());
         all
     }
 

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use boot_files::initramfs::{Compression, EntryKind, Initramfs, Limits};
 use boot_files::kernel_config::{KernelConfig, Setting};
 use boot_files::kernel_image::{HEAD, KernelError, KernelImage};
-use boot_files::modules::{Missing, Modules};
-use filesystem::path::{real_path, resolve};
+use boot_files::modules::Modules;
+use filesystem::path::resolve;
 use filesystem::{FileSystem, Inode};
 use guest::Guest;
-use storage::{Bus, NodeId};
+use storage::{NodeId, Storage};
 
-use super::devices::Devices;
-use super::grub::{Loaded, LoadedFile};
+use super::devices::{Devices, overhang};
+use super::grub::{GuestPlace, Loaded, LoadedFile};
 use super::{Step, cause};
 use crate::trace::{Cause, Outcome, StageName};
 
@@ -54,9 +54,9 @@ pub(crate) struct Unpacked {
 
 /// The modules for one kernel: their indexes and the files that are there, below the kernel's directory.
 #[derive(Default)]
-struct Loadable {
-    modules: Modules,
-    files: BTreeSet<Vec<u8>>,
+pub(super) struct Loadable {
+    pub(super) modules: Modules,
+    pub(super) files: BTreeSet<Vec<u8>>,
 }
 
 /// What made an initramfs, and so how it looks for the root file system.
@@ -81,7 +81,7 @@ pub(crate) struct Cache {
 }
 
 /// Judges what GRUB has loaded.
-pub(crate) fn run(guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<Kernel> {
+pub(crate) fn run(storage: &Storage, guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<Kernel> {
     let name = StageName::Kernel;
     let image = match head(&loaded.kernel) {
         Ok((head, size)) => KernelImage::parse(&head, size),
@@ -112,7 +112,19 @@ pub(crate) fn run(guest: Option<&Guest>, loaded: Loaded, cache: &Cache) -> Step<
     } else {
         match cache.unpack(&loaded.initrds) {
             Ok(unpacked) => Some(unpacked),
-            Err(reason) => return Step::unknown(name, reason),
+            Err(reason) => {
+                let cut = loaded.initrds.iter().find_map(|file| overhang(storage, file.node));
+                let Some(cut) = cut else { return Step::unknown(name, reason) };
+                // GRUB says so, and starts the kernel without it.
+                let symptom = "error: attempt to read or write outside of disk";
+                let summary = format!("{reason}; {cut}");
+                return Step::stops(
+                    name,
+                    Outcome::KernelPanic,
+                    cause("part.out-of-bounds", symptom),
+                    summary,
+                );
+            }
         }
     };
     if let Some(step) = initramfs.as_deref().and_then(|unpacked| refused(unpacked, config.as_ref())) {
@@ -251,6 +263,9 @@ fn wants(path: &[u8], size: u64) -> bool {
             b"etc/fstab",
             b"etc/crypttab",
             b"etc/mdadm",
+            b"etc/modprobe.d/",
+            b"lib/modprobe.d/",
+            b"usr/lib/modprobe.d/",
             b"conf/",
             b"cryptroot/",
         ]
@@ -311,7 +326,7 @@ impl Unpacked {
     }
 
     /// What a kernel can load from it, and what its index says to be built in.
-    fn loadable(&self, release: Option<&String>) -> Arc<Loadable> {
+    pub(super) fn loadable(&self, release: Option<&String>) -> Arc<Loadable> {
         let mut known = self.loadable.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(release.cloned()).or_insert_with(|| Arc::new(self.loadable_anew(release))).clone()
     }
@@ -349,8 +364,7 @@ impl Unpacked {
                 .keys()
                 .any(|path| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().starts_with(prefix))
         };
-        let is_systemd = self.archive.resolve(b"init").is_some_and(|(path, _)| path.ends_with(b"systemd"));
-        if is_systemd && !has(b"libsystemd-shared") {
+        if self.starts_systemd() && !has(b"libsystemd-shared") {
             return false;
         }
         // x86-64's loader has this one path; those of others are not asked for theirs.
@@ -358,155 +372,32 @@ impl Unpacked {
         has(b"klibc-") || has(b"ld-musl") || has(b"ld-linux") && has(b"libc.so.6") && !is_loader_lost
     }
 
+    /// What dracut's image adds to the command line.
+    pub(crate) fn embedded_arguments(&self) -> Vec<(String, GuestPlace)> {
+        let files = self.archive.below(b"etc/cmdline.d");
+        let words = files.flat_map(|(path, entry)| {
+            let text = String::from_utf8_lossy(entry.content.as_deref().unwrap_or_default()).into_owned();
+            let place =
+                GuestPlace { file: format!("{}:{}", self.path, String::from_utf8_lossy(path)), line: 1 };
+            let words =
+                text.split_whitespace().map(|word| (word.trim_matches('"').to_owned(), place.clone()));
+            words.collect::<Vec<_>>()
+        });
+        words.collect()
+    }
+
+    /// The last of them that starts with `key`.
+    pub(crate) fn embedded(&self, key: &str) -> Option<(String, GuestPlace)> {
+        let mut words = self.embedded_arguments().into_iter().rev();
+        words.find_map(|(word, place)| Some((word.strip_prefix(key)?.to_owned(), place)))
+    }
+
+    /// Whether its `/init` is systemd.
+    pub(crate) fn starts_systemd(&self) -> bool {
+        self.archive.resolve(b"init").is_some_and(|(path, _)| path.ends_with(b"systemd"))
+    }
+
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         Some(String::from_utf8_lossy(self.archive.content(path.as_bytes())?).into_owned())
-    }
-}
-
-/// Why a disk or file system cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// No driver: neither built in nor to be loaded. The module, or the one it needs that is missing.
-    Module(String),
-    /// The kernel has no such driver at all.
-    NotInKernel(String),
-    /// Nothing here says.
-    Unknown(String),
-}
-
-/// Where modules are loaded from.
-enum Index {
-    None,
-    Initramfs(Arc<Loadable>),
-    Root(Arc<Modules>),
-}
-
-impl Index {
-    fn modules(&self) -> Option<&Modules> {
-        let modules = match self {
-            Self::None => None,
-            Self::Initramfs(loadable) => Some(&loadable.modules),
-            Self::Root(modules) => Some(&**modules),
-        };
-        modules.filter(|modules| !modules.is_empty())
-    }
-}
-
-/// Which modules a kernel can use at one time: those built in, and those of one directory.
-pub(crate) struct Drivers<'a> {
-    /// `None` when nothing is known of the kernel: it is trusted to have what it needs.
-    kernel: Option<&'a Kernel>,
-    index: Index,
-    has_file: Box<dyn Fn(&str) -> bool + 'a>,
-    /// What was loaded before, and stays.
-    earlier: Option<Box<Drivers<'a>>>,
-}
-
-impl<'a> Drivers<'a> {
-    /// In the initramfs.
-    pub(crate) fn in_initramfs(kernel: &'a Kernel, unpacked: &'a Unpacked) -> Self {
-        let loadable = unpacked.loadable(kernel.release.as_ref());
-        let files = loadable.clone();
-        let has_file = move |path: &str| files.files.contains(path.as_bytes());
-        let index = Index::Initramfs(loadable);
-        Self { kernel: Some(kernel), index, has_file: Box::new(has_file), earlier: None }
-    }
-
-    /// On the root file system, once it is mounted.
-    pub(crate) fn on_root(kernel: &'a Kernel, guest: &'a Guest) -> Self {
-        let release = kernel.release.clone().unwrap_or_default();
-        let has_file = move |path: &str| {
-            resolve(&guest.tree, format!("/lib/modules/{release}/{path}").as_bytes()).is_ok()
-        };
-        let index = kernel.modules.clone().map_or(Index::None, Index::Root);
-        let earlier =
-            kernel.initramfs.as_deref().map(|unpacked| Box::new(Self::in_initramfs(kernel, unpacked)));
-        Self { kernel: Some(kernel), index, has_file: Box::new(has_file), earlier }
-    }
-
-    /// Every one: for a kernel that is not known.
-    pub(crate) fn all() -> Self {
-        Self { kernel: None, index: Index::None, has_file: Box::new(|_| true), earlier: None }
-    }
-
-    /// None that could be loaded: only what is built in.
-    pub(crate) fn built_in(kernel: &'a Kernel) -> Self {
-        let has_file = Box::new(|_: &str| false);
-        Self { kernel: Some(kernel), index: Index::None, has_file, earlier: None }
-    }
-
-    /// Where the root file system has, or should have, the kernel's modules.
-    pub(crate) fn folder(&self, guest: &Guest) -> Option<String> {
-        let release = self.kernel?.release.as_ref()?;
-        let parent = real_path(&guest.tree, b"/lib/modules").unwrap_or_else(|_| "/lib/modules".into());
-        Some(format!("{parent}/{release}"))
-    }
-
-    /// Whether a module is built in or can be loaded with all that it needs.
-    pub(crate) fn check(&self, name: &str) -> Result<(), Lack> {
-        let Some(kernel) = self.kernel else { return Ok(()) };
-        let root = kernel.modules.as_deref();
-        if root.is_some_and(|modules| modules.is_builtin(name))
-            || self.index.modules().is_some_and(|modules| modules.is_builtin(name))
-        {
-            return Ok(());
-        }
-        // The copy in the initramfs knows, too, what is built in.
-        let initramfs =
-            kernel.initramfs.as_deref().map(|unpacked| unpacked.loadable(kernel.release.as_ref()));
-        if let Some(loadable) = &initramfs
-            && loadable.modules.is_builtin(name)
-        {
-            return Ok(());
-        }
-        let Some(modules) = self.index.modules() else {
-            let is_listed = initramfs.as_ref().is_some_and(|loadable| !loadable.modules.is_empty());
-            return Err(match root {
-                None if is_listed => Lack::Module(name.to_owned()),
-                Some(root) if root.get(name).is_some() => Lack::Module(name.to_owned()),
-                Some(_) => Lack::NotInKernel(name.to_owned()),
-                None => {
-                    Lack::Unknown(format!("whether {name} is built in: the kernel's indexes are not there"))
-                }
-            });
-        };
-        match modules.load_order(name, &*self.has_file) {
-            Ok(_) => Ok(()),
-            Err(missing) => {
-                let is_known = root.is_none_or(|root| root.get(name).is_some());
-                Err(match missing {
-                    Missing::NotListed(_) if !is_known => Lack::NotInKernel(name.to_owned()),
-                    Missing::NotListed(module) => Lack::Module(module),
-                    Missing::NoFile(path) => Lack::Module(boot_files::modules::module_name(&path)),
-                })
-            }
-        }
-    }
-
-    /// Whether disks on a bus appear.
-    pub(crate) fn bus(&self, bus: Bus) -> Result<(), Lack> {
-        let earlier = || self.earlier.as_ref().filter(|earlier| earlier.bus(bus).is_ok());
-        self.bus_now(bus).or_else(|lack| earlier().map(|_| ()).ok_or(lack))
-    }
-
-    fn bus_now(&self, bus: Bus) -> Result<(), Lack> {
-        let all = |names: &[&str]| names.iter().try_for_each(|name| self.check(name));
-        match bus {
-            Bus::VirtioBlk => all(&["virtio_pci", "virtio_blk"]),
-            Bus::VirtioScsi => all(&["virtio_pci", "virtio_scsi", "sd_mod"]),
-            Bus::Sata => all(&["ahci", "sd_mod"]),
-            Bus::Ide => {
-                all(&["ata_piix", "sd_mod"]).or_else(|lack| all(&["ata_generic", "sd_mod"]).map_err(|_| lack))
-            }
-            Bus::Nvme => all(&["nvme"]),
-            Bus::Pvscsi => all(&["vmw_pvscsi", "sd_mod"]),
-            Bus::Lsi => all(&["mptspi", "sd_mod"]),
-            Bus::LsiSas => all(&["mptsas", "sd_mod"]),
-            Bus::Lsi53c895a => all(&["sym53c8xx", "sd_mod"]),
-            Bus::Megasas => all(&["megaraid_sas", "sd_mod"]),
-            Bus::BusLogic => all(&["BusLogic", "sd_mod"]),
-            Bus::HyperV => all(&["hv_storvsc", "sd_mod"]),
-            Bus::Xen => all(&["xen_blkfront"]),
-        }
     }
 }

@@ -1,268 +1,336 @@
-//! What systemd mounts by fstab, and what of it keeps `local-fs.target` from being reached.
+//! What systemd mounts by fstab and by units, and what of it keeps `local-fs.target` from being reached.
 
 use std::time::Duration;
 
 use filesystem::path::{PathError, resolve};
 use guest::Guest;
-use guest_files::fstab::Entry;
-use storage::{Content, NodeId, Storage, udev_node};
+use guest_files::fstab::{Entry, Fstab};
+use storage::{Storage, udev_node};
 
+use super::default_target::Towards;
 use super::devices::{Devices, Found};
-use super::kernel::{Drivers, Kernel, Lack};
-use super::mount_options;
+use super::drivers::Drivers;
+use super::fate::{self, Fate};
+use super::kernel::Kernel;
+use super::{crypttab, stage};
 use crate::fstab::{self, Unit};
+use crate::systemd::{self, Broken, Plan};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
 
-/// What happens to one unit on this hardware.
-enum Fate {
-    Works,
-    /// The device never comes.
-    NoDevice(String),
-    /// The device is there and cannot be mounted as asked.
-    CannotMount(&'static str, String),
-    /// It is the root, which is mounted already; the command that mounts it anew with fstab's options fails.
-    StaysAsItIs(&'static str, String),
-    /// Nothing here says whether it works.
-    Unknown(String),
+const NAME: StageName = StageName::LocalFileSystems;
+const FSTAB: &str = "/etc/fstab";
+/// The target that waits for them.
+const LOCAL_FS: &str = "local-fs.target";
+/// The service that mounts the root anew, with the options of fstab.
+const REMOUNT: &str = "systemd-remount-fs.service";
+
+/// A unit that mounts or swaps something, with the line that says so.
+struct Started {
+    unit: Unit,
+    entry: Entry,
+    file: String,
+    /// A unit of the administrator's, not a line of fstab.
+    is_own: bool,
+    /// Its failure is that of `local-fs.target`.
+    is_required: bool,
+}
+
+/// What announces devices: the daemon, and what has it look at those that were there before it.
+const UDEV: [&str; 2] = ["systemd-udevd.service", "systemd-udev-trigger.service"];
+
+/// What decides over all mounts at once.
+struct Ground<'a> {
+    /// Why no device is announced: udev is not started.
+    silent: Option<&'a Broken>,
+    /// Whether `/` stays as the initramfs mounted it, and that is read-only.
+    stays_read_only: bool,
+    /// Why what makes it writable is not started.
+    refused: Option<&'a Broken>,
+    /// Whether the failure of `local-fs.target` ends the boot.
+    stops: bool,
+}
+
+impl<'a> Ground<'a> {
+    fn new(plan: Option<&'a Plan>, kernel: Option<&Kernel>, started: &[Started]) -> Self {
+        let has_root = || started.iter().any(|started| started.unit.target == "/");
+        let is_remounted = plan.map_or_else(has_root, |plan| plan.starts(REMOUNT));
+        Self {
+            silent: plan.and_then(|plan| UDEV.into_iter().find_map(|name| plan.refused(name))),
+            stays_read_only: !is_remounted && kernel.is_some_and(is_read_only),
+            refused: plan
+                .and_then(|plan| [LOCAL_FS, REMOUNT].into_iter().find_map(|name| plan.refused(name))),
+            stops: plan.is_none_or(|plan| plan.ends_in_emergency(LOCAL_FS)),
+        }
+    }
+
+    /// What happens to a unit for one of these reasons.
+    fn fate(&self, guest: &Guest, started: &Started) -> Option<Fate> {
+        let unit = &started.unit;
+        if self.stays_read_only && fate::is_missing(guest, unit) {
+            let reason = format!("there is no {}, and / stays read-only", unit.target);
+            let is_option = self.refused.is_some_and(|broken| *broken.place.file == *started.file);
+            let rule = if is_option { "fstab.option-hazard" } else { "fstab.mountpoint-or-bind-invalid" };
+            return Some(Fate::CannotMount(rule, reason));
+        }
+        let broken = self.silent.filter(|_| unit.device.is_some() && unit.target != "/")?;
+        Some(Fate::NoDevice(format!("{}: {}, so that no device appears", broken.unit, broken.reason)))
+    }
+
+    /// What a root that stays read-only comes to.
+    fn read_only_root(&self, kernel: Option<&Kernel>) -> (String, Cause) {
+        let symptom = "Failed to start systemd-logind.service".to_owned();
+        let arguments = kernel.map_or(&[][..], |kernel| &kernel.loaded.arguments);
+        if let Some(broken) = self.refused {
+            let is_word = arguments.iter().any(|(_, place)| *place.file == *broken.place.file);
+            let rule = match is_word {
+                true => "cmdline.debug-leftover",
+                false if *broken.place.file == *FSTAB => "fstab.option-hazard",
+                false => "systemd.default-target-broken",
+            };
+            let summary = format!("{}: {}, so that / stays read-only", broken.unit, broken.reason);
+            return (summary, broken.place.cause(rule, &broken.unit, symptom));
+        }
+        if let Some(place) = systemd::fstab_word(arguments) {
+            let summary = "the command line has fstab passed over, so that / stays read-only".to_owned();
+            return (summary, place.cause("cmdline.debug-leftover", symptom));
+        }
+        let summary = format!("{FSTAB} has no line for /, so that it stays read-only");
+        let file = FSTAB.to_owned();
+        (summary, Cause { rule: "fstab.root-mismatch", file, line: None, unit: None, symptom })
+    }
 }
 
 pub(crate) fn run(
     storage: &Storage,
     guest: &Guest,
-    devices: &Devices<'_>,
+    devices: &mut Devices<'_>,
     drivers: &Drivers<'_>,
     kernel: Option<&Kernel>,
+    towards: Option<&Towards>,
     trace: &mut BootTrace,
 ) {
-    let Some(file) = &guest.fstab else {
-        trace.stages.push(Stage {
-            name: StageName::LocalFileSystems,
-            verdict: Verdict::Unknown,
-            summary: "no /etc/fstab could be read".into(),
-            evidence: Vec::new(),
-        });
+    let plan = towards.map(|towards| &towards.plan);
+    let is_gone = || matches!(resolve(&guest.tree, FSTAB.as_bytes()), Err(PathError::NotFound(_)));
+    if guest.fstab.is_none() && !is_gone() {
+        trace.stages.push(stage(NAME, Verdict::Unknown, "no /etc/fstab could be read"));
         return;
-    };
-    let (units, _) = fstab::generate(&file.document);
-    let mut stage = Stage {
-        name: StageName::LocalFileSystems,
-        verdict: Verdict::Pass,
-        summary: "everything that local-fs.target requires can be mounted".into(),
-        evidence: Vec::new(),
-    };
-    for unit in units.iter().filter(|unit| unit.is_started()) {
-        let Some(entry) = file.document.entries().iter().find(|entry| entry.line == unit.line) else {
-            continue;
+    }
+    let mut record = stage(NAME, Verdict::Pass, "everything that local-fs.target requires can be mounted");
+    let opened = crypttab::open(storage, guest, devices, towards);
+    record.evidence.extend(opened.evidence);
+    if let Some(reason) = opened.unknown {
+        (record.verdict, record.summary) = (Verdict::Unknown, reason);
+    }
+    let devices = &*devices;
+    let started = started(guest, plan);
+    let ground = Ground::new(plan, kernel, &started);
+    let mut account = Account { guest, devices, drivers, ground: &ground, record, trace };
+    for started in &started {
+        let fate = ground
+            .fate(guest, started)
+            .unwrap_or_else(|| fate::of(storage, guest, devices, drivers, &started.unit, &started.entry));
+        account.tell(started, fate);
+    }
+    let Account { mut record, trace, .. } = account;
+    if let (None, Some((outcome, cause, wait))) = (&trace.cause, opened.asks) {
+        (record.verdict, record.summary) = (Verdict::Fail, wait);
+        (trace.outcome, trace.cause) = (outcome, Some(cause));
+    }
+    if trace.cause.is_none() && ground.stays_read_only {
+        let (summary, cause) = ground.read_only_root(kernel);
+        (record.verdict, record.summary) = (Verdict::Fail, summary);
+        (trace.outcome, trace.cause) = (Outcome::Degraded, Some(cause));
+    }
+    trace.stages.push(record);
+}
+
+/// Puts what happens to each unit on record.
+struct Account<'a> {
+    guest: &'a Guest,
+    devices: &'a Devices<'a>,
+    drivers: &'a Drivers<'a>,
+    ground: &'a Ground<'a>,
+    record: Stage,
+    trace: &'a mut BootTrace,
+}
+
+impl Account<'_> {
+    fn tell(&mut self, started: &Started, fate: Fate) {
+        let Started { unit, is_own, is_required, .. } = started;
+        let evidence = |text: &str| Evidence {
+            file: started.file.clone(),
+            line: Some(unit.line),
+            text: text.to_owned(),
         };
-        let fate = fate(storage, guest, devices, drivers, unit, entry);
-        let timeout = unit.device_timeout.unwrap_or(guest.device_timeout);
-        let is_bare = storage::is_unstable_name(&unit.what);
-        let mut rule = if is_bare { "fstab.unstable-device" } else { "fstab.unresolved-source" };
-        let (reason, symptom) = match fate {
-            Fate::Works => continue,
+        let cause = |rule, unit: &str, symptom| Cause {
+            rule,
+            file: started.file.clone(),
+            line: Some(started.unit.line),
+            unit: Some(unit.to_owned()),
+            symptom,
+        };
+        let is_first = self.trace.cause.is_none();
+        let stops = *is_required && self.ground.stops;
+        let is_failure = matches!(fate, Fate::NoDevice(_) | Fate::CannotMount(..));
+        if is_failure && !is_own {
+            self.trace.failing_lines.push(unit.line);
+        }
+        match fate {
+            Fate::Works => {}
             Fate::Unknown(reason) => {
-                if unit.blocks_boot() && stage.verdict == Verdict::Pass {
-                    stage.verdict = Verdict::Unknown;
-                    stage.summary = reason.clone();
+                self.record.evidence.push(evidence(&reason));
+                if *is_required && self.record.verdict == Verdict::Pass {
+                    (self.record.verdict, self.record.summary) = (Verdict::Unknown, reason);
                 }
-                stage.evidence.push(Evidence {
-                    file: file.path.clone(),
-                    line: Some(unit.line),
-                    text: reason,
-                });
-                continue;
             }
-            Fate::StaysAsItIs(found, reason) => {
-                stage.evidence.push(Evidence {
-                    file: file.path.clone(),
-                    line: Some(unit.line),
-                    text: reason.clone(),
-                });
-                if trace.cause.is_none() {
-                    trace.outcome = Outcome::Degraded;
-                    trace.cause = Some(Cause {
-                        rule: found,
-                        file: file.path.clone(),
-                        line: Some(unit.line),
-                        unit: Some("systemd-remount-fs.service".into()),
-                        symptom: "Failed to start systemd-remount-fs.service".into(),
-                    });
-                    stage.verdict = Verdict::Fail;
-                    stage.summary = format!("systemd-remount-fs.service: {reason}");
+            Fate::Chance(reason) => {
+                self.record.evidence.push(evidence(&reason));
+                if *is_required && is_first {
+                    let symptom = "BTRFS warning: duplicate device".into();
+                    self.trace.outcome = Outcome::Unknown;
+                    self.trace.cause = Some(cause("id.duplicate", &unit.name, symptom));
+                    (self.record.verdict, self.record.summary) = (Verdict::Unknown, reason);
                 }
-                continue;
+            }
+            Fate::StaysAsItIs(rule, reason) => {
+                self.record.evidence.push(evidence(&reason));
+                if is_first {
+                    self.degrades(
+                        cause(rule, REMOUNT, format!("Failed to start {REMOUNT}")),
+                        REMOUNT,
+                        &reason,
+                    );
+                }
+            }
+            // It is failed, and nothing but a target that nobody requires waits for it.
+            Fate::CannotMount(rule, reason) if !stops => {
+                self.record.evidence.push(evidence(&reason));
+                if is_first {
+                    let cause = cause(rule, &unit.name, format!("Failed to start {}", unit.name));
+                    self.degrades(cause, &unit.name, &reason);
+                }
             }
             Fate::NoDevice(reason) => {
-                trace.delay = trace.delay.max(timeout);
-                let device = unit.device.as_deref().unwrap_or(&unit.what);
-                (reason, format!("Timed out waiting for device {device}"))
+                let timeout = unit.device_timeout.unwrap_or(self.guest.device_timeout);
+                self.trace.delay = self.trace.delay.max(timeout);
+                self.record.evidence.push(evidence(&reason));
+                if stops {
+                    let device = unit.device.as_deref().unwrap_or(&unit.what);
+                    let symptom = format!("Timed out waiting for device {device}");
+                    let outcome = if timeout == Duration::MAX { Outcome::Hang } else { Outcome::Emergency };
+                    let cause = self.blame_for_device(started, symptom);
+                    self.ends(outcome, cause, &unit.name, &reason);
+                }
             }
-            Fate::CannotMount(found, reason) => {
-                rule = found;
-                (reason, format!("Failed to mount {} - {}", unit.name, unit.target))
+            Fate::CannotMount(rule, reason) => {
+                self.record.evidence.push(evidence(&reason));
+                let name = unit.device.as_deref().unwrap_or(&unit.name);
+                let symptom = format!("Failed to mount {} - {}", unit.name, unit.target);
+                let mut cause = cause(rule, name, symptom);
+                if let (Some(folder), "kernel.modules-missing") = (self.drivers.folder(self.guest), rule) {
+                    (cause.file, cause.line) = (folder, None);
+                }
+                self.ends(Outcome::Emergency, cause, &unit.name, &reason);
             }
-        };
-        trace.failing_lines.push(unit.line);
-        stage.evidence.push(Evidence {
-            file: file.path.clone(),
-            line: Some(unit.line),
-            text: reason.clone(),
-        });
-        if !unit.blocks_boot() {
-            continue;
         }
-        if stage.verdict != Verdict::Fail || trace.outcome.is_up() {
-            stage.verdict = Verdict::Fail;
-            stage.summary = format!("{}: {reason}", unit.name);
+    }
+
+    /// The system comes up, and a unit has failed.
+    fn degrades(&mut self, cause: Cause, name: &str, reason: &str) {
+        (self.record.verdict, self.record.summary) = (Verdict::Fail, format!("{name}: {reason}"));
+        (self.trace.outcome, self.trace.cause) = (Outcome::Degraded, Some(cause));
+    }
+
+    /// The boot ends here. That outweighs what only degrades it.
+    fn ends(&mut self, outcome: Outcome, cause: Cause, name: &str, reason: &str) {
+        if self.record.verdict != Verdict::Fail || self.trace.outcome.is_up() {
+            (self.record.verdict, self.record.summary) = (Verdict::Fail, format!("{name}: {reason}"));
         }
-        // What stops the boot outweighs a root that stays read-only.
-        if trace.cause.is_none() || trace.outcome.is_up() {
-            let waits_for_ever = timeout == Duration::MAX && symptom.starts_with("Timed out");
-            trace.outcome = if waits_for_ever { Outcome::Hang } else { Outcome::Emergency };
-            let crypttab =
-                crypttab_line(guest, devices, &unit.what).filter(|_| symptom.starts_with("Timed out"));
-            let (rule, path, line) = match (crypttab, drivers.folder(guest)) {
-                (Some(line), _) => ("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), Some(line)),
-                (None, Some(folder)) if rule == "kernel.modules-missing" => (rule, folder, None),
-                _ => (rule, file.path.clone(), Some(unit.line)),
+        if self.trace.cause.is_none() || self.trace.outcome.is_up() {
+            (self.trace.outcome, self.trace.cause) = (outcome, Some(cause));
+        }
+    }
+
+    /// What is to blame for a device that does not come.
+    fn blame_for_device(&self, started: &Started, symptom: String) -> Cause {
+        let unit = &started.unit;
+        let name = unit.device.as_deref().unwrap_or(&unit.name).to_owned();
+        let told = |rule, file, line| Cause { rule, file, line, unit: Some(name.clone()), symptom };
+        if let Some(broken) = self.ground.silent {
+            let (file, line) = match broken.place.file.is_empty() {
+                true => (started.file.clone(), Some(started.unit.line)),
+                false => (broken.place.file.to_string(), None),
             };
-            trace.cause = Some(Cause {
-                rule,
-                file: path,
-                line,
-                unit: Some(unit.device.clone().unwrap_or_else(|| unit.name.clone())),
-                symptom,
-            });
+            return told("systemd.default-target-broken", file, line);
         }
+        if let Some(line) = crypttab_line(self.guest, self.devices, &unit.what) {
+            return told("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), Some(line));
+        }
+        let rule = match started.is_own {
+            true => "systemd.unit-broken",
+            false if storage::is_unstable_name(&unit.what) => "fstab.unstable-device",
+            false => "fstab.unresolved-source",
+        };
+        told(rule, started.file.clone(), Some(started.unit.line))
     }
-    let has_root = units.iter().any(|unit| unit.target == "/");
-    if trace.cause.is_none() && !has_root && kernel.is_some_and(is_read_only) {
-        stage.verdict = Verdict::Fail;
-        stage.summary = format!("{} has no line for /, so that it stays read-only", file.path);
-        trace.outcome = Outcome::Degraded;
-        let symptom = "Failed to start systemd-logind.service".into();
-        let path = file.path.clone();
-        trace.cause =
-            Some(Cause { rule: "fstab.root-mismatch", file: path, line: None, unit: None, symptom });
+}
+
+/// What systemd mounts and swaps on: lines of fstab, unless a unit of the administrator's hides them, and such units.
+fn started(guest: &Guest, plan: Option<&Plan>) -> Vec<Started> {
+    let mut started = Vec::new();
+    for (file, unit) in guest
+        .fstab
+        .iter()
+        .flat_map(|file| fstab::generate(&file.document).0.into_iter().map(move |unit| (file, unit)))
+    {
+        let is_started = plan.map_or_else(
+            || unit.is_started(),
+            |plan| {
+                plan.unit(&unit.name).is_some_and(|found| found.is_generated)
+                    && !unit.name.ends_with(".automount")
+            },
+        );
+        let entry = file.document.entries().iter().find(|entry| entry.line == unit.line);
+        let Some(entry) = entry.filter(|_| is_started) else { continue };
+        let is_required =
+            plan.map_or_else(|| unit.blocks_boot(), |plan| plan.is_required(LOCAL_FS, &unit.name));
+        let entry = entry.clone();
+        started.push(Started { unit, entry, file: file.path.clone(), is_own: false, is_required });
     }
-    trace.stages.push(stage);
+    let Some(plan) = plan else { return started };
+    for found in plan.units().filter(|found| found.kind() == "mount" && !found.is_generated) {
+        let text = |key: &str| {
+            found.last("Mount", key).map_or_else(String::new, |(value, _)| value.replace(' ', "\\040"))
+        };
+        let or_default = |text: String| if text.is_empty() { "defaults".to_owned() } else { text };
+        let (what, kind) = (text("What"), text("Type"));
+        let line = format!(
+            "{what} {} {} {} 0 0\n",
+            text("Where"),
+            if kind.is_empty() { "auto" } else { &kind },
+            or_default(text("Options"))
+        );
+        let document = Fstab::parse(line.into_bytes());
+        let Some(mut unit) = fstab::generate(&document).0.into_iter().next() else { continue };
+        let Some(entry) = document.entries().first().cloned() else { continue };
+        let (file, line) = found.last("Mount", "What").map_or_else(
+            || (found.place.file.to_string(), 0),
+            |(_, place)| (place.file.to_string(), place.line),
+        );
+        (unit.line, unit.name) = (line, found.name.clone());
+        let is_required = plan.is_required(LOCAL_FS, &found.name);
+        started.push(Started { unit, entry, file, is_own: true, is_required });
+    }
+    started
 }
 
 /// Whether the kernel's command line has the root mounted read-only: so it is unless `rw` comes last.
-fn is_read_only(kernel: &Kernel) -> bool {
+pub(super) fn is_read_only(kernel: &Kernel) -> bool {
     let mut words = kernel.loaded.arguments.iter().rev().map(|(word, _)| word.as_str());
     let is_flag = |word: &str| {
         word.strip_prefix("rootflags=").is_some_and(|flags| flags.split(',').any(|flag| flag == "rw"))
     };
     !words.clone().any(is_flag) && words.find(|word| matches!(*word, "ro" | "rw")) != Some("rw")
-}
-
-fn fate(
-    storage: &Storage,
-    guest: &Guest,
-    devices: &Devices<'_>,
-    drivers: &Drivers<'_>,
-    unit: &Unit,
-    entry: &Entry,
-) -> Fate {
-    if unit.device.is_none() {
-        // A bind mount, tmpfs, overlay or swap file: no device to wait for.
-        // systemd makes the directory that a bind mount shows where there is none.
-        let is_bind = entry.has_option("bind") || entry.has_option("rbind");
-        if is_bind && matches!(resolve(&guest.tree, unit.what.as_bytes()), Err(PathError::NotADirectory(_))) {
-            let reason = format!("{} cannot be made: a part of it is no directory", unit.what);
-            return Fate::CannotMount("fstab.mountpoint-or-bind-invalid", reason);
-        }
-        return Fate::Works;
-    }
-    match devices.find(&unit.what) {
-        Found::Node(node) if unit.target == "/" && node != guest.root => {
-            Fate::Unknown(format!("/ is {}, which is not the root file system that was found", unit.what))
-        }
-        Found::Node(node) => mounted(storage, guest, drivers, node, unit, entry),
-        Found::Ambiguous => Fate::Unknown(format!("several devices claim {}", unit.what)),
-        Found::Extra => {
-            let rule = "fstab.unstable-device";
-            Fate::CannotMount(rule, format!("{} is a further disk without this content", unit.what))
-        }
-        // The initramfs has mounted it; systemd only mounts it anew with other options. mount(8) looks for what a tag
-        // names, and does not look at a path.
-        Found::Nothing(_) if unit.target == "/" => match entry.source.text().contains('=') {
-            true => Fate::StaysAsItIs(
-                "fstab.unresolved-source",
-                format!("no disk provides {}, so that / stays read-only", unit.what),
-            ),
-            false => Fate::Works,
-        },
-        Found::Unknown(reason) => Fate::Unknown(reason),
-        Found::Nothing(Some((_, reason))) => Fate::NoDevice(reason),
-        Found::Nothing(None) => Fate::NoDevice(format!("no disk of this machine provides {}", unit.what)),
-    }
-}
-
-fn mounted(
-    storage: &Storage,
-    guest: &Guest,
-    drivers: &Drivers<'_>,
-    node: NodeId,
-    unit: &Unit,
-    entry: &Entry,
-) -> Fate {
-    let found = storage.node(node);
-    let kind = entry.kind.text();
-    let Some(content) = found.content_type() else {
-        let reason = format!("{} leads to {}, which holds nothing known", unit.what, found.path);
-        return Fate::CannotMount("fs.wrong-type-or-missing", reason);
-    };
-    if matches!(found.content, Content::PhysicalVolume { .. } | Content::Partitions(_)) {
-        let reason = format!("{} leads to {}, which is {content}", unit.what, found.path);
-        return Fate::CannotMount("fstab.unresolved-source", reason);
-    }
-    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-    let fits = matches!(&*kind, "" | "auto")
-        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
-        || matches!((&*kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"));
-    if !fits {
-        return Fate::CannotMount("fstab.fstype-wrong", format!("{} holds {content}, not {kind}", unit.what));
-    }
-    let subvolume = entry.option_value("subvol").filter(|_| content == "btrfs");
-    if let Some(subvolume) = subvolume
-        && let Ok(known) = found.subvolumes()
-    {
-        let trimmed = String::from_utf8_lossy(subvolume).trim_matches('/').to_owned();
-        if !trimmed.is_empty() && !known.iter().any(|known| known.path == trimmed.as_bytes()) {
-            let reason = format!("{} has no subvolume {trimmed}", found.path);
-            return Fate::CannotMount("fstab.option-hazard", reason);
-        }
-    }
-    if let Some(option) = mount_options::unknown(content, entry.options()) {
-        let (rule, reason) = ("fstab.option-hazard", format!("{content} knows no option {option}"));
-        return match unit.target.as_str() {
-            "/" => Fate::StaysAsItIs(rule, format!("{reason}, so that / stays read-only")),
-            _ => Fate::CannotMount(rule, reason),
-        };
-    }
-    // What the initramfs has loaded for the root stays loaded.
-    if unit.target == "/" || storage.node(guest.root).content_type() == Some(content) {
-        return Fate::Works;
-    }
-    let module = match content {
-        "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs" | "iso9660" => {
-            if content == "iso9660" {
-                "isofs"
-            } else {
-                content
-            }
-        }
-        _ => return Fate::Works,
-    };
-    match drivers.check(module) {
-        Ok(()) | Err(Lack::Unknown(_)) => Fate::Works,
-        Err(Lack::Module(module) | Lack::NotInKernel(module)) => {
-            let reason = format!("{content} needs the module {module}, which is not there");
-            Fate::CannotMount("kernel.modules-missing", reason)
-        }
-    }
 }
 
 /// The line of crypttab that would make a device, where nothing has the source that it names.

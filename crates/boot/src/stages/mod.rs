@@ -1,15 +1,22 @@
 //! The stages of a boot, each on what the one before found.
 
+mod blacklist;
+pub(crate) mod crypttab;
+pub(crate) mod default_target;
 pub(crate) mod devices;
+pub(crate) mod drivers;
+mod fate;
 pub(crate) mod firmware;
 pub(crate) mod grub;
 pub(crate) mod init;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
+mod libraries;
 pub(crate) mod local_fs;
 mod mount_options;
 pub(crate) mod selinux;
 mod shim_fallback;
+mod unsearched;
 
 use crate::trace::{Cause, Evidence, Outcome, Stage, StageName, Verdict};
 

@@ -41,18 +41,24 @@ const VFAT: &str = "check uid gid umask dmask fmask allow_utime codepage usefree
 sys_immutable flush tz time_offset errors discard nodiscard nfs dos1xfloppy iocharset shortname utf8 uni_xlate \
 nonumtail rodir dots nodots dotsOK blocksize conv fat cvf_format cvf_options";
 
-/// Those of ext4, XFS, btrfs and FAT, each with the common ones.
-static KNOWN: LazyLock<[HashSet<&str>; 4]> =
-    LazyLock::new(|| [EXT4, XFS, BTRFS, VFAT].map(|own| COMMON.split(' ').chain(own.split(' ')).collect()));
+const TMPFS: &str = "size nr_blocks nr_inodes mode uid gid mpol huge inode32 inode64 noswap quota usrquota grpquota \
+usrquota_block_hardlimit usrquota_inode_hardlimit grpquota_block_hardlimit grpquota_inode_hardlimit casefold strict_encoding \
+nr_block nr_inode";
+
+/// Those of ext4, XFS, btrfs, FAT and tmpfs, each with the common ones.
+static KNOWN: LazyLock<[HashSet<&str>; 5]> = LazyLock::new(|| {
+    [EXT4, XFS, BTRFS, VFAT, TMPFS].map(|own| COMMON.split(' ').chain(own.split(' ')).collect())
+});
 
 /// The first of `options` that the driver of `kind` never knew; `None` for the drivers that are not listed here.
 pub(crate) fn unknown<'a>(kind: &str, options: impl Iterator<Item = &'a [u8]>) -> Option<String> {
-    let [ext4, xfs, btrfs, vfat] = &*KNOWN;
+    let [ext4, xfs, btrfs, vfat, tmpfs] = &*KNOWN;
     let known = match kind {
         "ext2" | "ext3" | "ext4" => ext4,
         "xfs" => xfs,
         "btrfs" => btrfs,
         "vfat" => vfat,
+        "tmpfs" => tmpfs,
         _ => return None,
     };
     // A value in quotes holds commas, which the words here would be cut at.
@@ -88,10 +94,12 @@ mod tests {
             ("vfat", "umask=0077,shortname=winnt,utf8=1,iocharset=ascii"),
             ("ext4", "context=\"system_u:object_r:x_t:s0:c1,c2\",acl"),
             ("nfs4", "whatever"),
+            ("tmpfs", "size=10%,mode=1777,nosuid,nr_inodes=1k"),
         ] {
             assert_eq!(first(kind, options), None, "{kind} {options}");
         }
         assert_eq!(first("vfat", "umask=0077,bogus=1").as_deref(), Some("bogus=1"));
+        assert_eq!(first("tmpfs", "size=1m,bogus=1").as_deref(), Some("bogus=1"));
         assert_eq!(first("ext4", "defaults,noatme").as_deref(), Some("noatme"));
         assert_eq!(first("xfs", "errors=remount-ro").as_deref(), Some("errors=remount-ro"));
     }

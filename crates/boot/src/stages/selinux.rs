@@ -52,7 +52,7 @@ pub(crate) fn without_policy(guest: &Guest, kernel: &Kernel, init: &str) -> Opti
     })
 }
 
-fn is_systemd(fs: &dyn FileSystem, init: &str) -> bool {
+pub(crate) fn is_systemd(fs: &dyn FileSystem, init: &str) -> bool {
     filesystem::path::real_path(fs, init.as_bytes()).is_ok_and(|path| path.ends_with("/systemd"))
 }
 

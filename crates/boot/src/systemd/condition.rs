@@ -18,18 +18,42 @@ pub(super) enum Holds {
 /// Filled while the machine runs.
 const RUNTIME: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
+/// Paths that the kernel of every distribution makes.
+const KERNELS: [&str; 5] = [
+    "/dev/tty0",
+    "/proc/sys/fs/mqueue",
+    "/sys/kernel/debug",
+    "/sys/kernel/mm/hugepages",
+    "/sys/kernel/tracing",
+];
+
 /// Whether all conditions of a unit hold: each plain one, and one of those with a `|` in front.
 pub(super) fn all(unit: &Unit, fs: &dyn FileSystem, words: &[String]) -> Holds {
     const KEYS: [&str; 17] = [
-        "PathExists", "PathExistsGlob", "PathIsDirectory", "PathIsSymbolicLink", "PathIsMountPoint", "PathIsReadWrite",
-        "DirectoryNotEmpty", "FileNotEmpty", "FileIsExecutable", "KernelCommandLine", "Virtualization", "FirstBoot", "Capability",
-        "Security", "ACPower", "NeedsUpdate", "Credential",
+        "PathExists",
+        "PathExistsGlob",
+        "PathIsDirectory",
+        "PathIsSymbolicLink",
+        "PathIsMountPoint",
+        "PathIsReadWrite",
+        "DirectoryNotEmpty",
+        "FileNotEmpty",
+        "FileIsExecutable",
+        "KernelCommandLine",
+        "Virtualization",
+        "FirstBoot",
+        "Capability",
+        "Security",
+        "ACPower",
+        "NeedsUpdate",
+        "Credential",
     ];
     let mut result = Holds::Yes;
     let mut any: Option<Holds> = None;
     for key in KEYS {
         for (value, _) in unit.all("Unit", &format!("Condition{key}")) {
-            let (is_trigger, value) = value.strip_prefix('|').map_or((false, value.as_str()), |rest| (true, rest));
+            let (is_trigger, value) =
+                value.strip_prefix('|').map_or((false, value.as_str()), |rest| (true, rest));
             let (is_negated, value) = value.strip_prefix('!').map_or((false, value), |rest| (true, rest));
             let holds = match (one(key, value.trim(), fs, words), is_negated) {
                 (Holds::Yes, true) => Holds::No,
@@ -61,10 +85,12 @@ fn both(a: Holds, b: Holds) -> Holds {
 fn one(key: &str, value: &str, fs: &dyn FileSystem, words: &[String]) -> Holds {
     let told = |is: bool| if is { Holds::Yes } else { Holds::No };
     match key {
-        // A kernel with virtual terminals, which every distribution's is.
-        "PathExists" if value == "/dev/tty0" => Holds::Yes,
+        // What the kernels of distributions have.
+        "PathExists" if KERNELS.contains(&value) => Holds::Yes,
         "KernelCommandLine" => {
-            let is_word = |word: &String| word == value || !value.contains('=') && word.split('=').next() == Some(value);
+            let is_word = |word: &String| {
+                word == value || !value.contains('=') && word.split('=').next() == Some(value)
+            };
             told(words.iter().any(is_word))
         }
         "Virtualization" => match value {
@@ -82,8 +108,12 @@ fn one(key: &str, value: &str, fs: &dyn FileSystem, words: &[String]) -> Holds {
             told(is_first == is_wanted)
         }
         "Capability" => Holds::Yes,
-        "Security" | "ACPower" | "NeedsUpdate" | "Credential" | "PathExistsGlob" | "PathIsMountPoint" | "PathIsReadWrite" => Holds::Unknown,
-        _ if RUNTIME.iter().any(|folder| value == *folder || value.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))) => {
+        "Security" | "ACPower" | "NeedsUpdate" | "Credential" | "PathExistsGlob" | "PathIsMountPoint"
+        | "PathIsReadWrite" => Holds::Unknown,
+        _ if RUNTIME.iter().any(|folder| {
+            value == *folder || value.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        }) =>
+        {
             Holds::Unknown
         }
         _ => {
@@ -113,7 +143,11 @@ mod tests {
     use super::*;
 
     fn check(conditions: &str, expected: Holds) {
-        let fs = MemoryFs::new().file("/etc/a", "x").file("/etc/empty", "").directory("/srv").symlink("/update", "/var/x");
+        let fs = MemoryFs::new()
+            .file("/etc/a", "x")
+            .file("/etc/empty", "")
+            .directory("/srv")
+            .symlink("/update", "/var/x");
         let mut unit = Unit::new("a.service", Place::whole("/a"), false);
         unit.add("/a", guest_files::unit_file::parse(format!("[Unit]\n{conditions}\n").as_bytes()));
         let words = ["ro", "console=ttyS0", "quiet"].map(str::to_owned);

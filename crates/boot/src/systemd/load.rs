@@ -21,7 +21,9 @@ const FOLDERS: [(&str, bool); 5] = [
     ("/lib/systemd/system", false),
 ];
 /// Larger than any real unit.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 64 << 10;
+/// Drop-ins of one unit; real ones have a handful.
+const MAX_DROP_INS: usize = 256;
 /// Names in a chain of aliases; real ones have two.
 const MAX_ALIASES: usize = 8;
 /// Files in one folder of units or drop-ins; a large system has some hundreds of units.
@@ -31,8 +33,8 @@ const MAX_FILES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(crate) enum Loaded {
     Unit(Arc<Unit>),
-    /// Nothing has this name.
-    Missing,
+    /// Nothing has this name, which the one that was asked for leads to.
+    Missing(String),
     /// It may not be started: the link that says so.
     Masked(Place),
     /// It was read and is refused: why.
@@ -77,11 +79,17 @@ impl<'a> Units<'a> {
                 continue;
             }
             let entries = fs.read_dir(inode).unwrap_or_default().into_iter().take(MAX_FILES);
-            let names = entries.filter_map(|entry| Some((String::from_utf8(entry.name).ok()?, (entry.inode, entry.kind))));
+            let names = entries
+                .filter_map(|entry| Some((String::from_utf8(entry.name).ok()?, (entry.inode, entry.kind))));
             units.folders.push(Folder { path: path.to_owned(), is_administrators, names: names.collect() });
         }
         units.find_aliases();
         units
+    }
+
+    /// Whether there is no folder of units at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.folders.is_empty()
     }
 
     /// A unit that a generator writes; files of the administrator's hide it, it hides those of the system.
@@ -102,13 +110,32 @@ impl<'a> Units<'a> {
     /// Whether a program of this system writes units that are not known here.
     pub(crate) fn has_other_generators(&self) -> bool {
         const KNOWN: [&str; 18] = [
-            "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-fstab-generator",
-            "systemd-getty-generator", "systemd-gpt-auto-generator", "systemd-hibernate-resume-generator", "systemd-integritysetup-generator",
-            "systemd-rc-local-generator", "systemd-run-generator", "systemd-system-update-generator", "systemd-sysv-generator",
-            "systemd-veritysetup-generator", "systemd-tpm2-generator", "systemd-ssh-generator", "systemd-factory-reset-generator",
-            "systemd-import-generator", "cloud-init-generator",
+            "systemd-bless-boot-generator",
+            "systemd-cryptsetup-generator",
+            "systemd-debug-generator",
+            "systemd-fstab-generator",
+            "systemd-getty-generator",
+            "systemd-gpt-auto-generator",
+            "systemd-hibernate-resume-generator",
+            "systemd-integritysetup-generator",
+            "systemd-rc-local-generator",
+            "systemd-run-generator",
+            "systemd-system-update-generator",
+            "systemd-sysv-generator",
+            "systemd-veritysetup-generator",
+            "systemd-tpm2-generator",
+            "systemd-ssh-generator",
+            "systemd-factory-reset-generator",
+            "systemd-import-generator",
+            "cloud-init-generator",
         ];
-        ["/etc/systemd/system-generators", "/usr/local/lib/systemd/system-generators", "/usr/lib/systemd/system-generators"].iter().any(|path| {
+        [
+            "/etc/systemd/system-generators",
+            "/usr/local/lib/systemd/system-generators",
+            "/usr/lib/systemd/system-generators",
+        ]
+        .iter()
+        .any(|path| {
             let Ok(inode) = resolve(self.fs, path.as_bytes()) else { return false };
             let entries = self.fs.read_dir(inode).unwrap_or_default();
             entries.iter().any(|entry| !KNOWN.iter().any(|known| known.as_bytes() == entry.name))
@@ -145,10 +172,10 @@ impl<'a> Units<'a> {
                 Some(Source::Masked(place)) => return Loaded::Masked(place),
                 Some(Source::File(path, inode)) => return self.read(&name, Some((path, inode))),
                 Some(Source::Generated) => return self.read(&name, None),
-                None => return Loaded::Missing,
+                None => return Loaded::Missing(name),
             }
         }
-        Loaded::Missing
+        Loaded::Missing(name)
     }
 
     /// The first folder that has a name, or the template of an instance.
@@ -156,10 +183,12 @@ impl<'a> Units<'a> {
         let template = template_of(name);
         for wanted in [Some(name), template.as_deref()].into_iter().flatten() {
             let find = |is_administrators: bool| {
-                let folders = self.folders.iter().filter(move |folder| folder.is_administrators == is_administrators);
+                let folders =
+                    self.folders.iter().filter(move |folder| folder.is_administrators == is_administrators);
                 folders.filter_map(|folder| self.source(folder, wanted, name)).next()
             };
-            let generated = || (wanted == name && self.generated.contains_key(name)).then_some(Source::Generated);
+            let generated =
+                || (wanted == name && self.generated.contains_key(name)).then_some(Source::Generated);
             if let Some(found) = find(true).or_else(generated).or_else(|| find(false)) {
                 return Some(found);
             }
@@ -205,7 +234,7 @@ impl<'a> Units<'a> {
             }
             None => match self.generated.get(name) {
                 Some(unit) => unit.clone(),
-                None => return Loaded::Missing,
+                None => return Loaded::Missing(name.to_owned()),
             },
         };
         let mut names: Vec<String> = vec![name.to_owned()];
@@ -216,7 +245,8 @@ impl<'a> Units<'a> {
                 unit.add(&path, unit_file::parse(&text));
             }
         }
-        for (suffix, pull) in [("wants", Pull::Wants), ("requires", Pull::Requires), ("upholds", Pull::Wants)] {
+        for (suffix, pull) in [("wants", Pull::Wants), ("requires", Pull::Requires), ("upholds", Pull::Wants)]
+        {
             for name in &names {
                 for (other, place) in self.linked(&format!("{name}.{suffix}")) {
                     unit.link(pull, with_instance(&other, &unit.name), place);
@@ -248,14 +278,16 @@ impl<'a> Units<'a> {
                 for entry in entries.filter(|entry| entry.name.ends_with(b".conf")) {
                     let path = format!("{}/{wanted}/{}", folder.path, String::from_utf8_lossy(&entry.name));
                     // A link to /dev/null hides as well, and cannot be read.
-                    let Ok(inode) = resolve(self.fs, path.as_bytes()).or_else(|_| resolve_no_follow(self.fs, path.as_bytes())) else {
+                    let Ok(inode) = resolve(self.fs, path.as_bytes())
+                        .or_else(|_| resolve_no_follow(self.fs, path.as_bytes()))
+                    else {
                         continue;
                     };
                     found.entry(entry.name).or_insert((path, inode));
                 }
             }
         }
-        found.into_values().collect()
+        found.into_values().take(MAX_DROP_INS).collect()
     }
 
     /// The names in a folder of links, of every folder of units.
@@ -289,7 +321,8 @@ fn template_of(name: &str) -> Option<String> {
 
 /// A template with the instance of another unit.
 fn with_instance(template: &str, of: &str) -> String {
-    let instance = of.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map_or("", |(instance, _)| instance);
+    let instance =
+        of.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map_or("", |(instance, _)| instance);
     match template.split_once("@.") {
         Some((prefix, kind)) if !instance.is_empty() => format!("{prefix}@{instance}.{kind}"),
         _ => template.to_owned(),
@@ -304,7 +337,8 @@ fn refused(unit: &Unit) -> Option<String> {
     let has = |section: &str, key: &str| unit.last(section, key).is_some();
     match unit.kind() {
         "service" => {
-            let runs = ["ExecStart", "ExecStop"].iter().any(|key| has("Service", key)) || has("Unit", "SuccessAction");
+            let runs = ["ExecStart", "ExecStop"].iter().any(|key| has("Service", key))
+                || has("Unit", "SuccessAction");
             (!runs).then(|| "the service starts nothing".to_owned())
         }
         "mount" => (!has("Mount", "What")).then(|| "the mount has no What=".to_owned()),
@@ -323,11 +357,18 @@ mod tests {
     fn shown(units: &Units<'_>, name: &str) -> String {
         match units.load(name) {
             Loaded::Unit(unit) => {
-                let pulls: Vec<String> = unit.pulls().into_iter().map(|(_, name, _)| name).filter(|name| name != "sysinit.target").collect();
-                let program = unit.last("Service", "ExecStart").map_or(String::new(), |(program, _)| format!(" {program}"));
+                let pulls: Vec<String> = unit
+                    .pulls()
+                    .into_iter()
+                    .map(|(_, name, _)| name)
+                    .filter(|name| name != "sysinit.target")
+                    .collect();
+                let program = unit
+                    .last("Service", "ExecStart")
+                    .map_or(String::new(), |(program, _)| format!(" {program}"));
                 format!("{} of {}{program} [{}]", unit.name, unit.place.file, pulls.join(" "))
             }
-            Loaded::Missing => "missing".into(),
+            Loaded::Missing(_) => "missing".into(),
             Loaded::Masked(place) => format!("masked by {}", place.file),
             Loaded::Refused(_, reason) => reason,
         }
@@ -356,8 +397,14 @@ mod tests {
         let fs = MemoryFs::new()
             .file("/usr/lib/systemd/system/multi-user.target", "[Unit]\nRequires=basic.target\n")
             .file("/usr/lib/systemd/system/getty@.service", SERVICE)
-            .file("/usr/lib/systemd/system/getty@.service.d/z.conf", "[Service]\nExecStart=\nExecStart=/bin/z\n")
-            .file("/etc/systemd/system/getty@tty1.service.d/z.conf", "[Service]\nExecStart=\nExecStart=/bin/%i\n")
+            .file(
+                "/usr/lib/systemd/system/getty@.service.d/z.conf",
+                "[Service]\nExecStart=\nExecStart=/bin/z\n",
+            )
+            .file(
+                "/etc/systemd/system/getty@tty1.service.d/z.conf",
+                "[Service]\nExecStart=\nExecStart=/bin/%i\n",
+            )
             .symlink("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target")
             .symlink("/etc/systemd/system/default.target.wants/x.service", "/lib/systemd/system/x.service")
             .symlink("/etc/systemd/system/multi-user.target.requires/y.service", "../y.service")
@@ -393,7 +440,10 @@ mod tests {
         units.mask("x.service", Place::whole("/proc/cmdline"));
         assert_eq!(shown(&units, "tmp.mount"), "tmp.mount of /etc/fstab []");
         assert_eq!(shown(&units, "data.mount"), "data.mount of /etc/systemd/system/data.mount []");
-        assert_eq!(shown(&units, "local-fs.target"), "local-fs.target of /usr/lib/systemd/system/local-fs.target [tmp.mount data.mount]");
+        assert_eq!(
+            shown(&units, "local-fs.target"),
+            "local-fs.target of /usr/lib/systemd/system/local-fs.target [tmp.mount data.mount]"
+        );
         assert_eq!(shown(&units, "x.service"), "masked by /proc/cmdline");
     }
 }

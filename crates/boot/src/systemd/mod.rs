@@ -5,11 +5,12 @@
 //! of the local file systems.
 
 mod condition;
+mod generators;
 mod load;
 mod plan;
 mod program;
 mod unit;
 
-pub(crate) use load::Units;
-pub(crate) use plan::{Broken, Plan, Refusal};
-pub(crate) use unit::{Place, Unit};
+pub(crate) use generators::{fstab_word, plan};
+pub(crate) use plan::{Broken, Failures, Plan, Refusal};
+pub(crate) use unit::Place;

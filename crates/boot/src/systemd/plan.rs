@@ -1,23 +1,30 @@
 //! The jobs that systemd makes for a target, and which of them fail.
 //!
-//! `transaction_add_job_and_dependencies` of `src/core/transaction.c`: a unit that cannot be loaded takes those that require it
-//! with it, and is passed over by those that only want it. Everything is found by work lists, so that no chain of units is too
-//! deep.
+//! `transaction_add_job_and_dependencies` of `src/core/transaction.c`: a unit that cannot be loaded ends the adding of jobs for
+//! those that require it, and is passed over by those that only want it. What was added before stays: such a unit is started
+//! without what it wants. Everything is found by work lists, so that no chain of units is too deep.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use filesystem::FileSystem;
-use filesystem::path::resolve;
+use filesystem::path::{PathError, resolve};
 
 use super::condition::{self, Holds};
 use super::load::{Loaded, Units};
-use super::program;
+use super::program::{self, Users};
 use super::unit::{Place, Pull, Unit};
 use crate::unit_name::unit_name_from_path;
 
 /// Units that are looked at; a large desktop has some five hundred.
-const MAX_UNITS: usize = 5000;
+const MAX_UNITS: usize = 2000;
+/// Bytes that all of them may take, and what they pull in: some ten times what a large system has.
+const MAX_WEIGHT: usize = 32 << 20;
+const MAX_PULLS: usize = 50_000;
+/// Paths that one unit needs to be mounted, and names in one of them.
+const MAX_PATHS: usize = 32;
+const MAX_DEPTH: usize = 64;
+const EMERGENCY: &str = "emergency.target";
 /// Units in a cycle that are named.
 const MAX_NAMED: usize = 6;
 
@@ -48,6 +55,8 @@ pub(crate) struct Plan {
     /// The target's own name.
     pub(crate) target: String,
     pub(crate) refusal: Option<Refusal>,
+    /// Whether emergency mode can be started.
+    has_emergency: bool,
     jobs: BTreeMap<String, Node>,
     /// What is pulled in and is not started.
     refused: BTreeMap<String, Broken>,
@@ -71,17 +80,24 @@ impl Plan {
         let mut refused: BTreeMap<String, Broken> = BTreeMap::new();
         // Aliases, with the names of what they lead to.
         let mut names: BTreeMap<String, String> = BTreeMap::new();
-        let mut todo = VecDeque::from([target.to_owned()]);
-        while let Some(name) = todo.pop_front() {
+        let has_generators = units.has_other_generators();
+        let mut todo = VecDeque::from([(target.to_owned(), Place::whole(""))]);
+        let (mut weight, mut count) = (0, 0);
+        while let Some((name, asked)) = todo.pop_front().filter(|_| weight < MAX_WEIGHT && count < MAX_PULLS)
+        {
             if names.contains_key(&name) || names.len() >= MAX_UNITS {
                 continue;
             }
             let unit = match units.load(&name) {
                 Loaded::Unit(unit) => unit,
-                Loaded::Missing if is_made_while_running(&name, fs) => continue,
-                Loaded::Missing => {
-                    let place = Place::whole("");
-                    refuse(&mut refused, &mut names, name, place, "there is no such unit");
+                Loaded::Missing(_) if is_made_while_running(&name, fs, has_generators) => continue,
+                Loaded::Missing(leads_to) => {
+                    // What is to blame is the line that asks for it.
+                    let reason = "there is no such unit";
+                    refuse(&mut refused, &mut names, name.clone(), asked, reason);
+                    if let Some(broken) = refused.get_mut(&name) {
+                        broken.unit = leads_to;
+                    }
                     continue;
                 }
                 Loaded::Masked(place) => {
@@ -98,9 +114,14 @@ impl Plan {
                 continue;
             }
             names.insert(unit.name.clone(), unit.name.clone());
-            let mut pulls: Vec<(Pull, String)> = unit.pulls().into_iter().map(|(pull, name, _)| (pull, name)).collect();
-            pulls.extend(mounts_for(&unit, units).into_iter().map(|name| (Pull::Requires, name)));
-            todo.extend(pulls.iter().map(|(_, name)| name.clone()));
+            weight += unit.weight();
+            let mut pulls = unit.pulls();
+            pulls.extend(
+                mounts_for(&unit, units).into_iter().map(|name| (Pull::Requires, name, unit.place.clone())),
+            );
+            todo.extend(pulls.iter().map(|(_, name, place)| (name.clone(), place.clone())));
+            count += pulls.len();
+            let pulls = pulls.into_iter().map(|(pull, name, _)| (pull, name)).collect();
             nodes.insert(unit.name.clone(), Node { unit, pulls });
         }
         for node in nodes.values_mut() {
@@ -118,7 +139,9 @@ impl Plan {
             false => Refusal::Target(why.clone()),
         });
         let jobs = reachable(nodes, &refused, &own);
-        Self { target: own, refusal, jobs, refused }
+        let is_loaded = |name: &str| matches!(units.load(name), Loaded::Unit(_));
+        let has_emergency = is_loaded(EMERGENCY) && is_loaded("emergency.service");
+        Self { target: own, refusal, has_emergency, jobs, refused }
     }
 
     /// Whether a unit is started.
@@ -146,6 +169,14 @@ impl Plan {
         self.jobs.get(of).is_some_and(|node| node.pulls.contains(&(Pull::Requires, name.to_owned())))
     }
 
+    /// Whether the failure of a unit starts emergency mode.
+    pub(crate) fn ends_in_emergency(&self, name: &str) -> bool {
+        let Some(unit) = self.unit(name).filter(|_| self.has_emergency) else { return false };
+        unit.all("Unit", "OnFailure")
+            .iter()
+            .any(|(value, _)| value.split_whitespace().any(|other| other == EMERGENCY))
+    }
+
     /// The services that cannot run, and what they pull down.
     pub(crate) fn failures(
         &self,
@@ -154,9 +185,20 @@ impl Plan {
         is_other_disk: &dyn Fn(&str) -> bool,
     ) -> Failures {
         let mut failures = Failures::default();
-        for node in self.jobs.values().filter(|node| node.unit.kind() == "service" && !node.unit.is_generated) {
+        let users = Users::read(fs);
+        for node in self.jobs.values().filter(|node| node.unit.kind() == "service" && !node.unit.is_generated)
+        {
             let unit = &node.unit;
-            let Some(failure) = program::failure(unit, fs, is_other_disk) else { continue };
+            // Started by its socket, which is not there to be handed over.
+            let socket = unit.name.replace(".service", ".socket");
+            let socket =
+                self.refused.get(&socket).filter(|_| node.pulls.contains(&(Pull::Requires, socket.clone())));
+            if let Some(broken) = socket {
+                failures.own.insert(unit.name.clone(), broken.clone());
+                failures.all.insert(unit.name.clone(), broken.clone());
+                continue;
+            }
+            let Some(failure) = program::failure(unit, fs, &users, is_other_disk) else { continue };
             let broken = Broken { unit: unit.name.clone(), place: failure.place, reason: failure.reason };
             match condition::all(unit, fs, words) {
                 Holds::No => {}
@@ -167,6 +209,20 @@ impl Plan {
                         failures.all.insert(unit.name.clone(), broken);
                     }
                 }
+            }
+        }
+        // Mounts of the kernel's own file systems; those with a device are judged where it is looked for.
+        if matches!(resolve(fs, b"/bin/mount"), Err(PathError::NotFound(_))) {
+            let reason = "there is no program /bin/mount".to_owned();
+            let mounts =
+                self.jobs.values().filter(|node| node.unit.kind() == "mount" && !node.unit.is_generated);
+            for unit in
+                mounts.map(|node| &node.unit).filter(|unit| condition::all(unit, fs, words) == Holds::Yes)
+            {
+                let place = Place::whole("/bin/mount");
+                let broken = Broken { unit: unit.name.clone(), place, reason: reason.clone() };
+                failures.own.insert(unit.name.clone(), broken.clone());
+                failures.all.insert(unit.name.clone(), broken);
             }
         }
         spread(&self.jobs, &mut failures.all);
@@ -180,9 +236,15 @@ impl Plan {
     pub(crate) fn cycle(&self) -> Option<Vec<String>> {
         // Who comes after whom.
         let mut after: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let words = |node: &Node| -> BTreeSet<String> {
+            let values = node.unit.all("Unit", "After");
+            values.iter().flat_map(|(value, _)| value.split_whitespace()).map(str::to_owned).collect()
+        };
+        let own_after: BTreeMap<&str, BTreeSet<String>> =
+            self.jobs.iter().map(|(name, node)| (name.as_str(), words(node))).collect();
         let known = |name: &str| self.jobs.get_key_value(name).map(|(name, _)| name.as_str());
         for (name, node) in &self.jobs {
-            for (other, is_after) in orders(&node.unit, &node.pulls, &self.jobs) {
+            for (other, is_after) in orders(&node.unit, &node.pulls, &self.jobs, &own_after) {
                 let Some(other) = known(&other) else { continue };
                 let (late, early) = if is_after { (name.as_str(), other) } else { (other, name.as_str()) };
                 after.entry(late).or_default().insert(early);
@@ -190,14 +252,16 @@ impl Plan {
         }
         // Whoever waits for nobody is done; what is left waits for each other, or behind such.
         let mut left: BTreeSet<&str> = self.jobs.keys().map(String::as_str).collect();
-        let mut waits: BTreeMap<&str, usize> = left.iter().map(|name| (*name, after.get(name).map_or(0, BTreeSet::len))).collect();
+        let mut waits: BTreeMap<&str, usize> =
+            left.iter().map(|name| (*name, after.get(name).map_or(0, BTreeSet::len))).collect();
         let mut before: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (late, early) in &after {
             for early in early {
                 before.entry(early).or_default().push(late);
             }
         }
-        let mut ready: Vec<&str> = waits.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+        let mut ready: Vec<&str> =
+            waits.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
         while let Some(name) = ready.pop() {
             left.remove(name);
             for late in before.get(name).into_iter().flatten() {
@@ -221,35 +285,46 @@ impl Plan {
     }
 }
 
-/// Units that are there without a file: devices, slices, scopes, and services of `/etc/init.d`.
-fn is_made_while_running(name: &str, fs: &dyn FileSystem) -> bool {
+/// Units that are there without a file: devices, slices, scopes, services of `/etc/init.d`, and what programs write that are
+/// not known here.
+fn is_made_while_running(name: &str, fs: &dyn FileSystem, has_generators: bool) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     match kind {
         "device" | "slice" | "scope" => true,
-        "mount" => stem == "-",
+        "mount" if stem == "-" => true,
+        "mount" | "swap" | "socket" | "service" if has_generators => true,
         "service" => resolve(fs, format!("/etc/init.d/{stem}").as_bytes()).is_ok(),
         _ => false,
     }
 }
 
-fn refuse(refused: &mut BTreeMap<String, Broken>, names: &mut BTreeMap<String, String>, name: String, place: Place, reason: &str) {
+fn refuse(
+    refused: &mut BTreeMap<String, Broken>,
+    names: &mut BTreeMap<String, String>,
+    name: String,
+    place: Place,
+    reason: &str,
+) {
     names.insert(name.clone(), name.clone());
     refused.insert(name.clone(), Broken { unit: name, place, reason: reason.to_owned() });
 }
 
 /// The mount units of the paths that a unit needs, where such units are.
 fn mounts_for(unit: &Unit, units: &Units<'_>) -> Vec<String> {
-    let mut paths: Vec<String> = unit.all("Unit", "RequiresMountsFor").into_iter().flat_map(|(value, _)| {
-        value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-    }).collect();
-    if unit.kind() == "mount" && !unit.is_generated
+    let mut paths: Vec<String> = unit
+        .all("Unit", "RequiresMountsFor")
+        .into_iter()
+        .flat_map(|(value, _)| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    if unit.kind() == "mount"
+        && !unit.is_generated
         && let Some((path, _)) = unit.last("Mount", "Where")
     {
         paths.extend(path.rsplit_once('/').map(|(parent, _)| parent.to_owned()));
     }
     let mut found = Vec::new();
-    for path in paths {
-        for (at, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+    for path in paths.into_iter().take(MAX_PATHS) {
+        for (at, _) in path.match_indices('/').skip(1).take(MAX_DEPTH).chain([(path.len(), "")]) {
             let name = unit_name_from_path(&path[..at], "mount");
             if name != unit.name && !found.contains(&name) && matches!(units.load(&name), Loaded::Unit(_)) {
                 found.push(name);
@@ -279,23 +354,32 @@ fn spread(nodes: &BTreeMap<String, Node>, broken: &mut BTreeMap<String, Broken>)
     }
 }
 
-/// What is pulled in by way of units that can be started.
-fn reachable(mut nodes: BTreeMap<String, Node>, refused: &BTreeMap<String, Broken>, target: &str) -> BTreeMap<String, Node> {
+/// What is pulled in. Of a unit that lacks what it requires, what it wants is not; of what it requires, it is chance whether
+/// something comes before the one that is missing, and all is taken to.
+fn reachable(
+    mut nodes: BTreeMap<String, Node>,
+    refused: &BTreeMap<String, Broken>,
+    target: &str,
+) -> BTreeMap<String, Node> {
     let mut jobs = BTreeMap::new();
     let mut todo = vec![target.to_owned()];
     while let Some(name) = todo.pop() {
-        if refused.contains_key(&name) {
-            continue;
-        }
         let Some((name, node)) = nodes.remove_entry(&name) else { continue };
-        todo.extend(node.pulls.iter().map(|(_, name)| name.clone()));
+        let is_whole = !refused.contains_key(&name);
+        let pulls = node.pulls.iter().filter(|(pull, _)| is_whole || *pull == Pull::Requires);
+        todo.extend(pulls.map(|(_, name)| name.clone()));
         jobs.insert(name, node);
     }
     jobs
 }
 
 /// The units that one comes after (true) or before (false): its own words, and what its kind has by default.
-fn orders(unit: &Unit, pulls: &[(Pull, String)], jobs: &BTreeMap<String, Node>) -> Vec<(String, bool)> {
+fn orders(
+    unit: &Unit,
+    pulls: &[(Pull, String)],
+    jobs: &BTreeMap<String, Node>,
+    own_after: &BTreeMap<&str, BTreeSet<String>>,
+) -> Vec<(String, bool)> {
     let mut orders = Vec::new();
     for (key, is_after) in [("After", true), ("Before", false)] {
         for (value, _) in unit.all("Unit", key) {
@@ -324,7 +408,10 @@ fn orders(unit: &Unit, pulls: &[(Pull, String)], jobs: &BTreeMap<String, Node>) 
         "mount" if unit.has_default_dependencies() => {
             add("local-fs-pre.target", true);
             // Those that a target of the network pulls in come before that one instead.
-            if jobs.get("local-fs.target").is_some_and(|node| node.pulls.iter().any(|(_, name)| *name == unit.name)) {
+            if jobs
+                .get("local-fs.target")
+                .is_some_and(|node| node.pulls.iter().any(|(_, name)| *name == unit.name))
+            {
                 add("local-fs.target", false);
             }
         }
@@ -332,7 +419,7 @@ fn orders(unit: &Unit, pulls: &[(Pull, String)], jobs: &BTreeMap<String, Node>) 
         "target" if unit.has_default_dependencies() => {
             for (_, name) in pulls {
                 let Some(other) = jobs.get(name) else { continue };
-                let is_turned = other.unit.all("Unit", "After").iter().any(|(value, _)| value.split_whitespace().any(|name| *name == unit.name));
+                let is_turned = own_after.get(name.as_str()).is_some_and(|after| after.contains(&unit.name));
                 if other.unit.has_default_dependencies() && !is_turned {
                     add(name, true);
                 }
@@ -354,6 +441,7 @@ mod tests {
             Some(target) => fs.symlink(&format!("/etc/systemd/system/{name}"), target),
             None => fs.file(&format!("/usr/lib/systemd/system/{name}"), *text),
         });
+        let fs = fs.file("/bin/mount", "#!");
         (Plan::new(&Units::new(&fs), &fs, "default.target"), fs)
     }
 
@@ -387,14 +475,17 @@ mod tests {
             assert!(plan.starts(name), "{name}");
         }
         assert!(plan.is_required("local-fs.target", "data.mount"));
+        // There is no such target here that could be started.
+        assert!(!plan.ends_in_emergency("local-fs.target"));
         assert!(!plan.is_required("local-fs.target", "remount.service"));
         assert_eq!(plan.cycle(), None);
     }
 
     #[test]
-    fn a_masked_mount_takes_the_target_that_requires_it_with_it() {
+    fn a_target_with_a_masked_mount_is_started_without_what_it_wants() {
         let (plan, _) = usual(&[("data.mount", "-> /dev/null")]);
-        assert!(plan.starts("sysinit.target") && !plan.starts("local-fs.target") && !plan.starts("remount.service"));
+        assert!(plan.starts("sysinit.target") && plan.starts("local-fs.target"));
+        assert!(!plan.starts("remount.service"));
         let why = plan.refused("local-fs.target").unwrap();
         assert_eq!((why.unit.as_str(), why.reason.as_str()), ("data.mount", "it is masked"));
     }
@@ -414,10 +505,8 @@ mod tests {
         let (plan, fs) = usual(&[("remount.service", failing)]);
         let failures = plan.failures(&fs, &[], &|_| false);
         assert_eq!(failures.all.keys().collect::<Vec<_>>(), ["remount.service"]);
-        let (plan, fs) = usual(&[
-            ("remount.service", failing),
-            ("sysinit.target", "[Unit]\nRequires=remount.service\n"),
-        ]);
+        let (plan, fs) =
+            usual(&[("remount.service", failing), ("sysinit.target", "[Unit]\nRequires=remount.service\n")]);
         let failures = plan.failures(&fs, &[], &|_| false);
         assert_eq!(
             failures.all.keys().collect::<Vec<_>>(),
@@ -433,10 +522,49 @@ mod tests {
     }
 
     #[test]
+    fn a_service_without_its_socket_fails() {
+        let service =
+            "[Unit]\nDefaultDependencies=no\nRequires=remount.socket\n[Service]\nExecStart=/remount\n";
+        let (plan, fs) = usual(&[("remount.service", service), ("remount.socket", "-> /dev/null")]);
+        let failures = plan.failures(&fs, &[], &|_| false);
+        assert_eq!(failures.own["remount.service"].unit, "remount.socket");
+    }
+
+    #[test]
     fn cycles() {
-        let (plan, _) = usual(&[("remount.service", "[Unit]\nBefore=local-fs.target\n[Service]\nExecStart=/remount\n")]);
+        let (plan, _) =
+            usual(&[("remount.service", "[Unit]\nBefore=local-fs.target\n[Service]\nExecStart=/remount\n")]);
         let cycle = plan.cycle().unwrap();
-        assert!(cycle.contains(&"remount.service".to_owned()) && cycle.contains(&"local-fs.target".to_owned()), "{cycle:?}");
+        assert!(
+            cycle.contains(&"remount.service".to_owned()) && cycle.contains(&"local-fs.target".to_owned()),
+            "{cycle:?}"
+        );
+    }
+
+    /// Every unit wants a folder of thousands, which is one and the same; their files are one as well.
+    #[test]
+    fn one_folder_under_many_names_is_not_walked_for_each() {
+        let mut fs = MemoryFs::new()
+            .file("/usr/lib/systemd/system/u0.target", "[Unit]\nAfter=u1.target\n".repeat(200));
+        for number in 0..300 {
+            fs = fs.file(&format!("/usr/lib/systemd/system/u0.target.wants/u{number}.target"), "");
+        }
+        for number in 1..300 {
+            fs = fs
+                .link(
+                    &format!("/usr/lib/systemd/system/u{number}.target"),
+                    "/usr/lib/systemd/system/u0.target",
+                )
+                .link(
+                    &format!("/usr/lib/systemd/system/u{number}.target.wants"),
+                    "/usr/lib/systemd/system/u0.target.wants",
+                );
+        }
+        let fs = fs.symlink("/usr/lib/systemd/system/default.target", "u0.target");
+        let plan = Plan::new(&Units::new(&fs), &fs, "default.target");
+        assert!(plan.jobs.len() <= 200, "{}", plan.jobs.len());
+        drop(plan.cycle());
+        drop(plan.failures(&fs, &[], &|_| false));
     }
 
     #[test]
@@ -444,7 +572,8 @@ mod tests {
         let files: Vec<(String, String)> = (0..20_000)
             .map(|number| (format!("u{number}.target"), format!("[Unit]\nRequires=u{}.target\n", number + 1)))
             .collect();
-        let mut all: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut all: Vec<(&str, &str)> =
+            files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         all.push(("default.target", "-> u0.target"));
         let (plan, _) = plan(&all);
         assert!(plan.jobs.len() <= MAX_UNITS);

@@ -1,5 +1,7 @@
 //! Whether a service can start its programs: systemd.service(5) "Command lines", systemd.exec(5).
 
+use std::collections::BTreeSet;
+
 use filesystem::path::{PathError, resolve};
 use filesystem::{FileKind, FileSystem};
 
@@ -7,8 +9,13 @@ use super::unit::{Place, Unit};
 
 /// Where a program without a path is looked for.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Commands of one kind in a service.
+const MAX_COMMANDS: usize = 50;
 /// Larger than any real list of users.
 const MAX_USERS: u64 = 16 << 20;
+/// Files of sysusers.d, and bytes of one.
+const MAX_SYSUSERS: usize = 1000;
+const MAX_SYSUSERS_FILE: u64 = 64 << 10;
 
 /// Why a service fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +27,16 @@ pub(super) struct Failure {
 }
 
 /// What keeps a service from running, as far as files say so; `is_other_disk` tells paths on file systems that are not here.
-pub(super) fn failure(unit: &Unit, fs: &dyn FileSystem, is_other_disk: &dyn Fn(&str) -> bool) -> Option<Failure> {
+pub(super) fn failure(
+    unit: &Unit,
+    fs: &dyn FileSystem,
+    users: &Users,
+    is_other_disk: &dyn Fn(&str) -> bool,
+) -> Option<Failure> {
     let kind = unit.last("Service", "Type").map_or_else(|| "simple".to_owned(), |(kind, _)| kind);
     let is_seen = !matches!(kind.as_str(), "simple" | "idle");
     if let Some((user, place)) = unit.last("Service", "User")
-        && !has_user(unit, fs, &user)
+        && !users.has(unit, &user)
     {
         return Some(Failure { place, reason: format!("there is no user {user}"), is_seen });
     }
@@ -33,7 +45,7 @@ pub(super) fn failure(unit: &Unit, fs: &dyn FileSystem, is_other_disk: &dyn Fn(&
         return None;
     }
     for key in ["ExecCondition", "ExecStartPre", "ExecStart"] {
-        for (command, place) in unit.all("Service", key) {
+        for (command, place) in unit.all("Service", key).into_iter().take(MAX_COMMANDS) {
             let prefixes: String = command.chars().take_while(|c| "-@:+!|".contains(*c)).collect();
             let program = command[prefixes.len()..].split_whitespace().next().unwrap_or_default();
             let program = program.trim_matches(['"', '\'']);
@@ -69,7 +81,10 @@ fn missing(fs: &dyn FileSystem, program: &str, is_other_disk: &dyn Fn(&str) -> b
             Ok(inode) => {
                 // What cannot be read is somebody else's finding.
                 let Ok(metadata) = fs.metadata(inode) else { return None };
-                if metadata.kind == FileKind::Regular && metadata.permissions & 0o111 != 0 && metadata.size > 0 {
+                if metadata.kind == FileKind::Regular
+                    && metadata.permissions & 0o111 != 0
+                    && metadata.size > 0
+                {
                     return None;
                 }
                 reason = format!("{path} cannot be run");
@@ -81,32 +96,48 @@ fn missing(fs: &dyn FileSystem, program: &str, is_other_disk: &dyn Fn(&str) -> b
     Some(reason)
 }
 
-/// Whether there is such a user, or something here could make one or know one.
-fn has_user(unit: &Unit, fs: &dyn FileSystem, user: &str) -> bool {
-    let text = |path: &str| {
-        let bytes = resolve(fs, path.as_bytes()).ok().and_then(|inode| filesystem::read_to_end(fs, inode, MAX_USERS).ok());
-        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let is_root_or_number = user == "root" || user.bytes().all(|byte| byte.is_ascii_digit());
-    if is_root_or_number || user.contains(['%', '$']) || unit.last("Service", "DynamicUser").is_some() {
-        return true;
+/// The users that a system has, or may have once it runs.
+pub(super) struct Users {
+    /// Those of `/etc/passwd`, and those that systemd-sysusers makes. `None` where the list is not there.
+    names: Option<BTreeSet<String>>,
+    /// Whether a directory service is asked as well.
+    is_elsewhere: bool,
+}
+
+impl Users {
+    pub(super) fn read(fs: &dyn FileSystem) -> Self {
+        let text = |path: &str, limit: u64| {
+            let inode = resolve(fs, path.as_bytes()).ok()?;
+            Some(String::from_utf8_lossy(&filesystem::read_to_end(fs, inode, limit).ok()?).into_owned())
+        };
+        let mut names: Option<BTreeSet<String>> = text("/etc/passwd", MAX_USERS)
+            .map(|text| text.lines().filter_map(|line| line.split(':').next()).map(str::to_owned).collect());
+        for folder in ["/usr/lib/sysusers.d", "/etc/sysusers.d"] {
+            let Ok(inode) = resolve(fs, folder.as_bytes()) else { continue };
+            for entry in fs.read_dir(inode).unwrap_or_default().iter().take(MAX_SYSUSERS) {
+                let path = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
+                let text = text(&path, MAX_SYSUSERS_FILE).unwrap_or_default();
+                let made = text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned);
+                names.iter_mut().for_each(|names| names.extend(made.clone()));
+            }
+        }
+        let services = text("/etc/nsswitch.conf", MAX_SYSUSERS_FILE).unwrap_or_default();
+        let is_other =
+            |source: &str| !matches!(source, "files" | "compat" | "systemd") && !source.starts_with('[');
+        let mut sources = services.lines().filter_map(|line| line.trim().strip_prefix("passwd:"));
+        let is_elsewhere = sources.any(|sources| sources.split_whitespace().any(is_other));
+        Self { names, is_elsewhere }
     }
-    let Some(known) = text("/etc/passwd") else { return true };
-    if known.lines().any(|line| line.split(':').next() == Some(user)) {
-        return true;
+
+    /// Whether there is such a user, or something could know one.
+    fn has(&self, unit: &Unit, user: &str) -> bool {
+        user == "root"
+            || user.bytes().all(|byte| byte.is_ascii_digit())
+            || user.contains(['%', '$'])
+            || unit.last("Service", "DynamicUser").is_some()
+            || self.is_elsewhere
+            || self.names.as_ref().is_none_or(|names| names.contains(user))
     }
-    // Users of a directory service, and those that systemd-sysusers makes before.
-    let services = text("/etc/nsswitch.conf").unwrap_or_default();
-    let is_elsewhere = services.lines().filter_map(|line| line.trim().strip_prefix("passwd:")).any(|sources| {
-        sources.split_whitespace().any(|source| !matches!(source, "files" | "compat" | "systemd") && !source.starts_with('['))
-    });
-    is_elsewhere || ["/usr/lib/sysusers.d", "/etc/sysusers.d"].iter().any(|folder| {
-        let Ok(inode) = resolve(fs, folder.as_bytes()) else { return false };
-        fs.read_dir(inode).unwrap_or_default().iter().take(1000).any(|entry| {
-            let text = text(&format!("{folder}/{}", String::from_utf8_lossy(&entry.name))).unwrap_or_default();
-            text.lines().any(|line| line.split_whitespace().nth(1) == Some(user))
-        })
-    })
 }
 
 #[cfg(test)]
@@ -123,7 +154,7 @@ mod tests {
             .file("/usr/lib/sysusers.d/x.conf", "# comment\nu made - \"x\"\n");
         let mut unit = Unit::new("a.service", Place::whole("/a"), false);
         unit.add("/a", guest_files::unit_file::parse(format!("[Service]\n{text}\n").as_bytes()));
-        let found = failure(&unit, &fs, &|path| path.starts_with("/opt/"));
+        let found = failure(&unit, &fs, &Users::read(&fs), &|path| path.starts_with("/opt/"));
         assert_eq!(found.map(|failure| failure.reason).as_deref(), expected, "{text}");
     }
 

@@ -68,20 +68,29 @@ impl Unit {
         self.links.push((pull, other, place));
     }
 
+    /// Bytes that it takes, about.
+    pub(super) fn weight(&self) -> usize {
+        let words = |found: &Assignment| found.section.len() + found.key.len() + found.value.len();
+        self.settings.iter().map(|(_, found)| words(found) + 128).sum::<usize>() + self.links.len() * 128
+    }
+
     /// `service`, `mount`.
     pub(crate) fn kind(&self) -> &str {
         self.name.rsplit_once('.').map_or("", |(_, kind)| kind)
     }
 
-    /// The values of a key that grows, an empty one clearing those before.
+    /// The values of a key that grows, an empty one clearing those before; dependencies cannot be cleared, systemd.unit(5).
     pub(crate) fn all(&self, section: &str, key: &str) -> Vec<(String, Place)> {
         let mut values = Vec::new();
+        let is_dependency = section == "Unit" && !key.starts_with("Condition");
         for (file, found) in &self.settings {
             if found.section != section || found.key != key {
                 continue;
             }
             if found.value.is_empty() {
-                values.clear();
+                if !is_dependency {
+                    values.clear();
+                }
             } else {
                 values.push((self.expanded(&found.value), Place { file: file.clone(), line: found.line }));
             }
@@ -105,7 +114,9 @@ impl Unit {
     /// Whether a key says yes, as systemd reads it.
     fn is(&self, section: &str, key: &str, default: bool) -> bool {
         match self.last(section, key) {
-            Some((value, _)) => matches!(value.to_ascii_lowercase().as_str(), "1" | "yes" | "y" | "true" | "t" | "on"),
+            Some((value, _)) => {
+                matches!(value.to_ascii_lowercase().as_str(), "1" | "yes" | "y" | "true" | "t" | "on")
+            }
             None => default,
         }
     }
@@ -118,7 +129,12 @@ impl Unit {
     /// What it pulls in, its own words first, then links, then what every unit of its kind has.
     pub(crate) fn pulls(&self) -> Vec<(Pull, String, Place)> {
         let mut pulls = Vec::new();
-        for (key, pull) in [("Requires", Pull::Requires), ("BindsTo", Pull::Requires), ("Wants", Pull::Wants), ("Upholds", Pull::Wants)] {
+        for (key, pull) in [
+            ("Requires", Pull::Requires),
+            ("BindsTo", Pull::Requires),
+            ("Wants", Pull::Wants),
+            ("Upholds", Pull::Wants),
+        ] {
             pulls.extend(self.names("Unit", key).into_iter().map(|(name, place)| (pull, name, place)));
         }
         pulls.extend(self.links.iter().cloned());
@@ -129,7 +145,10 @@ impl Unit {
                 pulls.push((Pull::Requires, "dbus.socket".into(), self.place.clone()));
             }
         }
-        if self.has_default_dependencies() && matches!(self.kind(), "service" | "socket" | "timer" | "path") && !self.is_generated {
+        if self.has_default_dependencies()
+            && matches!(self.kind(), "service" | "socket" | "timer" | "path")
+            && !self.is_generated
+        {
             pulls.push((Pull::Requires, "sysinit.target".into(), self.place.clone()));
         }
         pulls
@@ -173,16 +192,22 @@ mod tests {
     }
 
     #[test]
-    fn lists_grow_and_are_cleared() {
-        let found = unit("a.service", "[Unit]\nWants=b.service c.service\nWants=\nWants=d.service\nDefaultDependencies=no\n");
+    fn lists_grow_and_all_but_dependencies_are_cleared() {
+        let text = "[Unit]\nWants=b.service\nWants=\nWants=c.service\nDefaultDependencies=no\n\
+                    [Service]\nExecStart=/a\nExecStart=\nExecStart=/b\n";
+        let found = unit("a.service", text);
         let names: Vec<String> = found.pulls().into_iter().map(|(_, name, _)| name).collect();
-        assert_eq!(names, ["d.service"]);
+        assert_eq!(names, ["b.service", "c.service"]);
+        let programs: Vec<String> =
+            found.all("Service", "ExecStart").into_iter().map(|(value, _)| value).collect();
+        assert_eq!(programs, ["/b"]);
     }
 
     #[test]
     fn services_need_what_every_service_needs() {
         let found = unit("a@x-1.service", "[Unit]\nBindsTo=dev-%i.device\n[Service]\nBusName=org.x\n");
-        let pulls: Vec<(Pull, String)> = found.pulls().into_iter().map(|(pull, name, _)| (pull, name)).collect();
+        let pulls: Vec<(Pull, String)> =
+            found.pulls().into_iter().map(|(pull, name, _)| (pull, name)).collect();
         let needs = |name: &str| (Pull::Requires, name.to_owned());
         assert_eq!(pulls, [needs("dev-x-1.device"), needs("dbus.socket"), needs("sysinit.target")]);
     }
