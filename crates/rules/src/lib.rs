@@ -12,6 +12,7 @@ pub mod fstab;
 pub mod fw;
 pub mod gpt;
 pub mod grub;
+pub mod id;
 pub mod init;
 pub mod initramfs;
 pub mod kernel;
@@ -20,6 +21,8 @@ pub mod luks;
 pub mod lvm;
 pub mod mbr;
 pub mod md;
+pub mod modprobe;
+pub mod part;
 pub mod rootfs;
 pub mod selinux;
 mod stopped;
@@ -72,6 +75,7 @@ pub static RULES: &[&Rule] = &[
     &fstab::mountpoint_or_bind_invalid::RULE,
     &fstab::option_hazard::RULE,
     &fstab::root_mismatch::RULE,
+    &fstab::swap_missing::RULE,
     &fstab::unresolved_source::RULE,
     &fstab::unstable_device::RULE,
     &fw::no_boot_path::RULE,
@@ -88,6 +92,7 @@ pub static RULES: &[&Rule] = &[
     &grub::fs_unreadable::RULE,
     &grub::modules_missing::RULE,
     &grub::no_initrd::RULE,
+    &id::duplicate::RULE,
     &init::missing::RULE,
     &initramfs::compression_unsupported::RULE,
     &initramfs::corrupt::RULE,
@@ -99,6 +104,7 @@ pub static RULES: &[&Rule] = &[
     &kernel::modules_missing::RULE,
     &luks::crypttab_unresolved::RULE,
     &luks::header_or_key::RULE,
+    &lvm::activation_disabled::RULE,
     &lvm::devices_file_excludes::RULE,
     &lvm::filter_excludes::RULE,
     &lvm::metadata_damaged::RULE,
@@ -107,9 +113,13 @@ pub static RULES: &[&Rule] = &[
     &mbr::signature_missing::RULE,
     &md::conf_stale::RULE,
     &md::degraded_or_missing::RULE,
+    &modprobe::storage_blacklisted::RULE,
+    &part::out_of_bounds::RULE,
     &rootfs::libs_missing::RULE,
+    &rootfs::mount_points_missing::RULE,
     &selinux::config_invalid::RULE,
     &systemd::default_target_broken::RULE,
+    &systemd::unit_broken::RULE,
 ];
 
 /// The rule with this id.

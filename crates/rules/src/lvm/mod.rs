@@ -1,5 +1,6 @@
 //! Faults in LVM.
 
+pub mod activation_disabled;
 pub mod devices_file_excludes;
 pub mod filter_excludes;
 pub mod metadata_damaged;

@@ -1,0 +1,3 @@
+//! Identities that several things claim.
+
+pub mod duplicate;

@@ -1,0 +1,3 @@
+//! Faults in what modules are loaded.
+
+pub mod storage_blacklisted;

@@ -1,0 +1,3 @@
+//! Faults of partitions.
+
+pub mod out_of_bounds;
