@@ -31,7 +31,7 @@ OUTCOMES = [(name, re.compile(pattern, re.M)) for name, pattern in [
     ("login", r"^[A-Za-z0-9._-]+ login: ?"),
     # The serial line's getty is missing where a slow host made dev-ttyS0.device time out.
     ("login", r"^.*Reached target .*multi-user\.target.*"),
-    ("luks-prompt", r"^Please unlock disk .*"),
+    ("luks-prompt", r"^.*Please (unlock|enter passphrase for) disk .*"),
     ("grub-rescue", r"^(grub rescue>|Entering rescue mode\.\.\.).*"),
     ("grub-prompt", r"^\s*(grub>|.*Minimal BASH-like line editing is supported).*"),
     ("grub-error", r"^.*Failed to boot both default and fallback entries.*|^.*(GRUB )?(Geom|Hard Disk|Read) Error.*"
@@ -189,6 +189,8 @@ def watch(console, timeout, idle, send):
                 found = name, match.group(0).strip()
                 break
         patience = 30 if found and "multi-user" in found[1] else PATIENCE.get(found[0], 0) if found else 0
+        if found and found[0] == "luks-prompt" and "userspace" in stages:
+            patience = 60  # who only wants the volume goes on beside the prompt
         if patience:
             if not waiting or waiting[0] != (found[0], patience):
                 waiting = (found[0], patience), now

@@ -832,3 +832,374 @@ def usr_lib_modules_load(m):
 def machine_id_gone(m):
     with m.root() as folder:
         os.unlink(folder + "/etc/machine-id")
+
+
+# Units
+
+def unit(folder, name, text, *links):
+    """A unit of the administrator's, with links to it such as `multi-user.target.wants`."""
+    base = folder + "/etc/systemd/system"
+    with open("%s/%s" % (base, name), "w") as file:
+        file.write(text)
+    for link in links:
+        os.makedirs("%s/%s" % (base, link), exist_ok=True)
+        os.symlink("/etc/systemd/system/" + name, "%s/%s/%s" % (base, link, name))
+
+
+def mask(*units):
+    def change(m):
+        with m.root() as folder:
+            for name in units:
+                os.symlink("/dev/null", "%s/etc/systemd/system/%s" % (folder, name))
+    return change
+
+
+def with_unit(name, text, *links):
+    def change(m):
+        with m.root() as folder:
+            unit(folder, name, text, *links)
+    return change
+
+
+def all_of(*changes):
+    def change(m):
+        for each in changes:
+            each(m)
+    return change
+
+
+DATA_GONE = "UUID=%s /data ext4 defaults 0 2" % GONE
+MOUNT_GONE = "[Unit]\nDescription=data\n[Mount]\nWhat=/dev/disk/by-uuid/%s\nWhere=/data\nType=ext4\n" % GONE
+NO_PROGRAM = "[Unit]\nDescription=agent\n%s[Service]\n%sExecStart=/usr/local/bin/no-such-program\n"
+for name, change in {
+    "mask-basic": mask("basic.target"),
+    "mask-data": all_of(fstab(DATA_GONE), mask("data.mount")),
+    "mask-local-fs": all_of(fstab(DATA_GONE), mask("local-fs.target")),
+    "mask-udevd": mask("systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket"),
+    "unit-mount-overrides": all_of(fstab(DATA_GONE), with_unit("data.mount", "[Mount]\nWhat=tmpfs\nWhere=/data\nType=tmpfs\n")),
+    "unit-mount-required": with_unit("data.mount", MOUNT_GONE, "local-fs.target.requires"),
+    "unit-mount-wanted": with_unit("data.mount", MOUNT_GONE, "multi-user.target.wants"),
+    "unit-mount-device-wanted": with_unit("data.mount", MOUNT_GONE.replace("[Mount]", "DefaultDependencies=no\n[Mount]"), "multi-user.target.wants"),
+    "service-gone": with_unit("agent.service", NO_PROGRAM % ("", ""), "multi-user.target.wants"),
+    "service-gone-sysinit": with_unit("agent.service", NO_PROGRAM % ("DefaultDependencies=no\nBefore=sysinit.target\n", "Type=oneshot\n"), "sysinit.target.requires"),
+    "service-gone-required": with_unit("agent.service", NO_PROGRAM % ("Before=multi-user.target\n", "Type=oneshot\n"), "multi-user.target.requires"),
+    "service-user-gone": with_unit("agent.service", "[Service]\nUser=nobody-here\nExecStart=/bin/sleep 1000\n", "multi-user.target.wants"),
+    "service-empty": with_unit("other.service", "[Service]\n", "multi-user.target.wants"),
+    "service-condition": with_unit("agent.service", NO_PROGRAM % ("ConditionPathExists=/no/such/file\n", ""), "multi-user.target.wants"),
+    "service-cycle": with_unit("agent.service", "[Unit]\nBefore=local-fs.target\nAfter=network.target\n[Service]\nType=oneshot\nExecStart=/bin/true\n", "local-fs.target.requires"),
+    "service-local-fs": with_unit("agent.service", NO_PROGRAM % ("DefaultDependencies=no\nBefore=local-fs.target\n", "Type=oneshot\n"), "local-fs.target.requires"),
+    "fstab-required-by": fstab("UUID=%s /data ext4 x-systemd.required-by=multi-user.target 0 0" % GONE),
+    "fstab-requires-unit": fstab("tmpfs /data tmpfs x-systemd.requires=nothing.service 0 0"),
+    "fstab-on-file": fstab("tmpfs /etc/hostname tmpfs defaults 0 0"),
+    "fstab-swapfile": fstab("/swapfile none swap sw 0 0"),
+    "fstab-twice": all_of(fstab("tmpfs /data tmpfs defaults 0 0"), fstab(DATA_GONE)),
+    "fstab-off-data": all_of(fstab(DATA_GONE), command_line(lambda line: line + " fstab=no")),
+    "fstab-noauto-auto": fstab("UUID=%s /data ext4 noauto,auto 0 0" % GONE),
+    "mask-by-word": all_of(fstab(DATA_GONE), command_line(lambda line: line + " systemd.mask=data.mount")),
+    "single": command_line(lambda line: line + " single"),
+    "runlevel-3": command_line(lambda line: line + " 3"),
+    "break": command_line(lambda line: line + " break=premount"),
+    "blacklist-word": command_line(lambda line: line + " modprobe.blacklist=virtio_blk"),
+    "rd-driver-blacklist": command_line(lambda line: line + " rd.driver.blacklist=virtio_blk"),
+    "driver-pre": command_line(lambda line: line + " rd.driver.pre=virtio_blk modprobe.blacklist=virtio_blk"),
+    "timeout-forever": lambda m: m.grub_cfg(lambda text: re.sub(r"set timeout=1\b", "set timeout=-1", text)),
+    "superusers": lambda m: m.grub_cfg(lambda text: 'set superusers="root"\npassword root secret\n' + re.sub(r" --unrestricted", "", text)),
+}.items():
+    FAULTS[name] = change
+
+
+@fault
+def service_dangling(m):
+    """A link to a unit that is gone: systemd passes it over."""
+    with m.root() as folder:
+        os.symlink("/lib/systemd/system/gone.service", folder + "/etc/systemd/system/multi-user.target.wants/gone.service")
+
+
+@fault
+def multi_user_gone(m):
+    """The default is graphical.target, and what that requires is gone."""
+    default_target("/lib/systemd/system/graphical.target")(m)
+    with m.root() as folder:
+        os.unlink(folder + "/usr/lib/systemd/system/multi-user.target")
+
+
+@fault
+def default_masked(m):
+    default_target("/dev/null")(m)
+
+
+@fault
+def os_release_gone(m):
+    with m.root() as folder:
+        for path in ("/etc/os-release", "/usr/lib/os-release"):
+            if os.path.lexists(folder + path):
+                os.unlink(folder + path)
+
+
+@fault
+def mount_points_gone(m):
+    """What a copy of a tree without proc, sys, dev and run lacks."""
+    with m.root() as folder:
+        for name in ("proc", "sys", "dev", "run"):
+            shutil.rmtree("%s/%s" % (folder, name))
+
+
+@fault
+def passwd_empty(m):
+    with m.root() as folder:
+        os.truncate(folder + "/etc/passwd", 0)
+
+
+
+@fault
+def dbus_gone(m):
+    with m.root() as folder:
+        os.unlink(folder + "/usr/bin/dbus-daemon")
+
+
+@fault
+def fs_full(m):
+    """Not one block is left."""
+    with m.root() as folder:
+        with open(folder + "/var/filler", "wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+                    file.flush()
+            except OSError:
+                pass
+
+
+
+@fault
+def fsck_gone(m):
+    with m.root() as folder:
+        os.unlink(folder + "/usr/sbin/fsck.ext4")
+
+
+@fault
+def blacklist_in_image(m):
+    with m.root() as folder:
+        with open(folder + "/etc/modprobe.d/lab.conf", "w") as file:
+            file.write("blacklist virtio_blk\n")
+        with chroot(folder) as run:
+            run("update-initramfs -u -k " + VERSION)
+
+
+@fault
+def install_in_image(m):
+    with m.root() as folder:
+        with open(folder + "/etc/modprobe.d/lab.conf", "w") as file:
+            file.write("install virtio_blk /bin/false\n")
+        with chroot(folder) as run:
+            run("update-initramfs -u -k " + VERSION)
+
+
+def lvm_conf(text):
+    """Words for a section of lvm.conf, on the root file system and in the image."""
+    section = text.split(" ", 1)[0]
+
+    def change(m):
+        with m.whole() as folder:
+            rewrite(folder + "/etc/lvm/lvm.conf", lambda old: old.replace(section + " {", text, 1))
+            rewrite(folder + "/etc/dracut.conf.d/lab.conf", lambda old: old + 'lvmconf="yes"\n')
+            dracut(folder)
+    return change
+
+
+FAULTS["lvm-volume-list"] = lvm_conf('activation {\n\tvolume_list = [ "other" ]')
+FAULTS["lvm-auto-list"] = lvm_conf('activation {\n\tauto_activation_volume_list = [ "other" ]')
+
+
+def shrink(mib):
+    """Cuts the end of the disk off, as a copy onto a smaller one does."""
+    def change(m):
+        size = m.disk.size - (mib << 20)
+        return lambda source, path: shell("qemu-img resize -q --shrink %s %d" % (path, size))
+    return change
+
+
+FAULTS["disk-shrunk"] = shrink(256)
+FAULTS["disk-shrunk-little"] = shrink(1)
+
+
+@fault
+def initrd_microcode(m):
+    """The first archive alone: an update of the processor's microcode, and no /init."""
+    with m.boot() as folder, tempfile.TemporaryDirectory() as made:
+        os.makedirs(made + "/kernel/x86/microcode")
+        with open(made + "/kernel/x86/microcode/GenuineIntel.bin", "wb") as file:
+            file.write(bytes(2048))
+        shell("cd %s && find . | cpio -oH newc --quiet > %s/%s" % (made, folder, m.initrd))
+
+
+@fault
+def initrd_other_kernel(m):
+    """The image of another kernel: its modules lie in another directory."""
+    with m.boot() as folder:
+        path = folder + "/" + m.initrd
+        shell("cp %s %s.at" % (path, path))
+        with open(path + ".at", "rb") as file:
+            data = file.read()
+        at = data.index(b"\x28\xb5\x2f\xfd")
+        done = subprocess.run("zstd -q -dc", shell=True, input=data[at:], capture_output=True, check=True).stdout
+        done = subprocess.run("zstd -q -3 -c", shell=True, input=done.replace(VERSION.encode(), b"6.1.0-55-cloud-amd64"), capture_output=True, check=True).stdout
+        with open(path, "wb") as file:
+            file.write(data[:at] + done)
+        os.unlink(path + ".at")
+
+
+def encrypted_file(words, key=None, mount=False):
+    """A volume for data in a file of the root, for crypttab."""
+    def change(m):
+        with m.root() as folder, tempfile.TemporaryDirectory() as made:
+            shell("truncate -s 8M %s/plain && mkfs.ext4 -q %s/plain && qemu-img convert -f raw -O luks --object secret,id=s,data=labpass "
+                  "-o key-secret=s,iter-time=10 %s/plain %s/var/data.luks" % (made, made, made, folder))
+            if key:
+                with open(folder + "/etc/data.key", "w") as file:
+                    file.write(key)
+                os.chmod(folder + "/etc/data.key", 0o600)
+        m.append("/etc/crypttab", "data /var/data.luks %s\n" % words)
+        if mount:
+            m.append("/etc/fstab", "/dev/mapper/data /data ext4 defaults 0 2\n")
+    return change
+
+
+FAULTS["crypttab-asks"] = encrypted_file("none luks")
+FAULTS["crypttab-asks-nofail"] = encrypted_file("none luks,nofail")
+FAULTS["crypttab-noauto"] = encrypted_file("none luks,noauto")
+FAULTS["crypttab-key"] = encrypted_file("/etc/data.key luks", "labpass", True)
+FAULTS["crypttab-key-wrong"] = encrypted_file("/etc/data.key luks", "other", True)
+FAULTS["crypttab-key-gone"] = encrypted_file("/etc/data.key luks", None, True)
+FAULTS["crypttab-name-wrong"] = all_of(encrypted_file("/etc/data.key luks", "labpass"), fstab("/dev/mapper/date /data ext4 defaults 0 2"))
+
+
+# A second set, predicted before the first of it was booted.
+
+def removed(*paths):
+    def change(m):
+        with m.root() as folder:
+            for path in paths:
+                (shutil.rmtree if os.path.isdir(folder + path) and not os.path.islink(folder + path) else os.unlink)(folder + path)
+    return change
+
+
+def drop_in(unit, text):
+    def change(m):
+        with m.root() as folder:
+            os.makedirs("%s/etc/systemd/system/%s.d" % (folder, unit))
+            with open("%s/etc/systemd/system/%s.d/lab.conf" % (folder, unit), "w") as file:
+                file.write(text)
+    return change
+
+
+for name, change in {
+    "mask-remount": mask("systemd-remount-fs.service"),
+    "mask-sysinit": mask("sysinit.target"),
+    "mask-multi-user": mask("multi-user.target"),
+    "mask-dbus-socket": mask("dbus.socket"),
+    "mask-emergency": all_of(fstab(DATA_GONE), mask("emergency.target")),
+    "no-on-failure": all_of(fstab(DATA_GONE), drop_in("local-fs.target", "[Unit]\nOnFailure=\n")),
+    "service-requires-gone": with_unit("agent.service", "[Unit]\nRequires=other.service\n[Service]\nExecStart=/bin/true\n", "multi-user.target.wants"),
+    "service-drop-in-gone": drop_in("systemd-user-sessions.service", "[Service]\nExecStart=\nExecStart=/usr/bin/gone\n"),
+    "fstab-cdrom": fstab("/dev/sr0 /media iso9660 ro 0 0"),
+    "fstab-overlay": fstab("overlay /data overlay lowerdir=/gone,upperdir=/gone/u,workdir=/gone/w 0 0"),
+    "fstab-root-twice": fstab("LABEL=root /data ext4 defaults 0 0"),
+    "fstab-swap-on-root": fstab("LABEL=root none swap sw 0 0"),
+    "fstab-proc": fstab("proc /proc proc defaults 0 0\nsysfs /sys sysfs defaults 0 0"),
+    "fstab-gone": removed("/etc/fstab"),
+    "fstab-quoted": fstab('UUID="%s" /data ext4 defaults 0 2' % GONE),
+    "fstab-bom": lambda m: m.edit("/etc/fstab", lambda text: "\ufeff" + text),
+    "blacklist-on-root": lambda m: m.edit("/etc/modprobe.d/mdadm.conf", lambda text: text + "blacklist virtio_blk\n"),
+    "blacklist-xfs": command_line(lambda line: line + " rd.driver.blacklist=xfs"),
+    "blacklist-virtio-pci": command_line(lambda line: line + " module_blacklist=virtio_pci"),
+    "mem-little": command_line(lambda line: line + " mem=96M"),
+    "root-by-label": command_line(lambda line: re.sub(ROOT, "root=/dev/disk/by-label/root", line)),
+    "root-rw": command_line(lambda line: re.sub(r"\bro\b", "rw", line)),
+    "grub-crlf": lambda m: m.grub_cfg(lambda text: text.replace("\n", "\r\n")),
+    "grub-brace": lambda m: m.grub_cfg(lambda text: text[:text.rindex("}")] + text[text.rindex("}") + 1:]),
+    "grub-default-recovery": lambda m: m.grub_cfg(lambda text: re.sub(r'set default="\$\{saved_entry\}"', 'set default="1"', text)),
+    "modules-dep-gone": removed("/usr/lib/modules/%s/modules.dep" % VERSION, "/usr/lib/modules/%s/modules.dep.bin" % VERSION),
+    "libmount-gone": removed("/usr/lib/x86_64-linux-gnu/libmount.so.1"),
+    "lib-link-gone": removed("/lib"),
+    "sbin-link-gone": removed("/sbin"),
+    "bin-link-gone": removed("/bin"),
+    "lib64-link-gone": removed("/lib64"),
+    "udev-rules-gone": removed("/usr/lib/udev/rules.d"),
+}.items():
+    FAULTS[name] = change
+
+
+@fault
+def grubenv_next_entry(m):
+    """Boots the recovery entry once."""
+    with m.boot() as folder:
+        shell("grub-editenv %s/grub/grubenv set next_entry=1" % folder)
+
+
+@fault
+def systemd_not_executable(m):
+    with m.root() as folder:
+        os.chmod(folder + "/usr/lib/systemd/systemd", 0o644)
+
+
+@fault
+def initrd_mode(m):
+    with m.boot() as folder:
+        os.chmod(folder + "/" + m.initrd, 0)
+
+
+@fault
+def esp_fallback_empty(m):
+    with tempfile.TemporaryDirectory() as folder:
+        open(folder + "/x", "w").close()
+        m.mtools("mcopy", "-o", folder + "/x", "::/EFI/BOOT/BOOTX64.EFI")
+
+
+# A third set, to see how often a new case is told right at first sight.
+
+for name, change in {
+    "swapfile-nofail": fstab("/swapfile none swap sw,nofail 0 0"),
+    "nofail-wrong-type": fstab("LABEL=root /data xfs nofail 0 0"),
+    "root-label-case": lambda m: m.edit("/etc/fstab", lambda text: re.sub(r"^UUID=\S+", "LABEL=ROOT", text)),
+    "fstab-run": fstab("tmpfs /run tmpfs defaults 0 0"),
+    "esp-noauto": lambda m: m.edit("/etc/fstab", lambda text: text.replace("3333-EEEE", "3333-EEEF").replace("umask=0077", "umask=0077,noauto")),
+    "boot-line-gone": lambda m: m.edit("/etc/fstab", lambda text: re.sub(r"(?m)^/dev/vda1 .*\n", "", text)),
+    "home-subvolid": lambda m: m.edit("/etc/fstab", lambda text: text.replace("subvol=@home", "subvolid=99999")),
+    "failure-reboots": with_unit("agent.service", NO_PROGRAM % ("FailureAction=reboot-force\n", ""), "multi-user.target.wants"),
+    "failure-is-emergency": with_unit("agent.service", NO_PROGRAM % ("OnFailure=emergency.target\n", ""), "multi-user.target.wants"),
+    "service-gone-basic": with_unit("agent.service", NO_PROGRAM % ("DefaultDependencies=no\nBefore=basic.target\n", "Type=oneshot\n"), "basic.target.requires"),
+    "mask-udev-trigger": mask("systemd-udev-trigger.service"),
+    "rd-lvm-vg": command_line(lambda line: re.sub(r"rd.lvm.lv=\S+ ", "", line) + " rd.lvm.vg=centos"),
+    "rd-lvm-vg-other": command_line(lambda line: re.sub(r"rd.lvm.lv=\S+ ", "", line) + " rd.lvm.vg=other"),
+    "root-xfs-uuid": command_line(lambda line: re.sub(ROOT, "root=UUID=22222222-aaaa-4bbb-8ccc-000000000002", line)),
+    "libpam-gone": removed("/usr/lib/x86_64-linux-gnu/libpam.so.0"),
+    "ld-conf-gone": removed("/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.cache"),
+    "grubenv-gone": removed("/boot/grub/grubenv"),
+    "mdadm-conf-gone": all_of(removed("/etc/mdadm/mdadm.conf"), lambda m: mirror(m)),
+}.items():
+    FAULTS[name] = change
+
+FAULTS["disk-quarter"] = shrink(1536)
+
+
+@fault
+def default_own(m):
+    """The default target is a file of the administrator's."""
+    with m.root() as folder:
+        os.unlink(folder + "/etc/systemd/system/default.target")
+        with open(folder + "/etc/systemd/system/default.target", "w") as file:
+            file.write("[Unit]\nRequires=multi-user.target\nAfter=multi-user.target\nAllowIsolate=yes\n")
+
+
+@fault
+def default_empty(m):
+    with m.root() as folder:
+        os.unlink(folder + "/etc/systemd/system/default.target")
+        open(folder + "/etc/systemd/system/default.target", "w").close()
+
+
+@fault
+def root_partuuid(m):
+    signature = struct.unpack("<I", m.disk.read(440, 4))[0]
+    m.command_line(lambda line: re.sub(ROOT, "root=PARTUUID=%08x-01" % signature, line))

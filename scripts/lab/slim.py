@@ -21,7 +21,8 @@ CLUSTER = 4096
 # More than that is a search of the whole disk for lost file systems; in the slim image it finds what is left there.
 MANY = 2000
 # These make a new initramfs out of the guest's programs: it is slimmed afterwards.
-REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "root-md0-conf", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number"}
+REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "root-md0-conf", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number",
+           "blacklist-in-image", "install-in-image", "lvm-volume-list", "lvm-auto-list", "dracut-no-lvm"}
 PACKERS = {b"\x28\xb5\x2f\xfd": ("zstd -q -dc", "zstd -q -19 -c"), b"\x1f\x8b": ("gzip -dc", "gzip -9nc"), b"\xfd7zXZ": ("xz -dc", "xz --check=crc32 -c")}
 
 
@@ -203,10 +204,10 @@ def make(guestmend, guest):
             print("%-40s %6d clusters %8d bytes" % (name, len(wanted[path]), total), flush=True)
         for fault, disks in of_fault.items():
             for i, (path, numbers) in enumerate(disks.items()):
-                data, _ = contents(path, numbers | wanted[bases[i]])
+                data, size = contents(path, numbers | wanted[bases[i]])
                 changed = {n: bytes_ for n, bytes_ in data.items() if bytes_ != base_data[bases[i]][n]}
                 name = "%s.%s.%d.qcow2" % (guest, fault, i)
-                shell("qemu-img create -q -f qcow2 -o cluster_size=%d -F qcow2 -b %s.%d.qcow2 %s/%s" % (CLUSTER, guest, i, folder, name))
+                shell("qemu-img create -q -f qcow2 -o cluster_size=%d -F qcow2 -b %s.%d.qcow2 %s/%s %d" % (CLUSTER, guest, i, folder, name, size))
                 write(folder + "/" + name, changed)
                 packed = pack(folder + "/" + name, name)
                 total += packed
