@@ -23,7 +23,7 @@ fix (safe): name it by UUID
   - /dev/vda1 /boot                   {kind}     defaults        0 0
   + UUID={BOOT_UUID} /boot                   {kind}     defaults        0 0
 
-boot as it stands: login, if firmware, boot loader, boot loader configuration and kernel and initramfs, not yet examined, do their part
+boot as it stands: login, if firmware, boot loader, boot loader configuration, kernel and initramfs and default target, not yet examined, do their part
 boot with an extra disk first: emergency: Timed out waiting for device dev-vda1.device (/etc/fstab:10, fstab.unstable-device)
 {name}: 1 error, 1 fixable with `fix`; details: `explain fstab.unstable-device`
 "
@@ -154,7 +154,7 @@ fn json_has_its_schema_and_the_facts() {
     assert_eq!(check["findings"][0]["fix"]["edits"][0]["new"], format!("UUID={BOOT_UUID}"));
     assert_eq!(check["scenarios"][1]["outcome"], "emergency");
     assert_eq!(check["scenarios"][1]["cause"]["unit"], "dev-vda1.device");
-    assert_eq!(check["scenarios"][0]["assumptions"].as_array().unwrap().len(), 4);
+    assert_eq!(check["scenarios"][0]["assumptions"].as_array().unwrap().len(), 5);
     let inspect = json(&["inspect", &broken, "--output", "json"]);
     assert_eq!(inspect["devices"][1]["mounted"][0], "/boot");
     assert_eq!(inspect["systems"][0]["id"], "centos");

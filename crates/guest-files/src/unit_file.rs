@@ -71,9 +71,8 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        let show = |found: Assignment| {
-            format!("{} {} {}={}", found.line, found.section, found.key, found.value)
-        };
+        let show =
+            |found: Assignment| format!("{} {} {}={}", found.line, found.section, found.key, found.value);
         parse(text.as_bytes()).into_iter().map(show).collect()
     }
 
