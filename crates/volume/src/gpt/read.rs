@@ -288,8 +288,14 @@ fn choose(
     let mut has_signature =
         |size: u64| sectors.get(size, 8).is_some_and(|signature| signature == b"EFI PART");
     let marked = sizes.iter().copied().find(|size| has_signature(*size));
-    let protective = boot
-        .and_then(|boot| boot.entries.iter().find(|entry| entry.partition_type == crate::mbr::PROTECTIVE));
+    // One byte alone says nothing: what a file system keeps there is often random. Either of the two that belong to it has to be
+    // there as well, for OVMF takes a protective MBR without its signature.
+    let protective = boot.and_then(|boot| {
+        let is_signed = boot.signature == [0x55, 0xaa];
+        boot.entries.iter().find(|entry| {
+            entry.partition_type == crate::mbr::PROTECTIVE && (is_signed || entry.start.get() == 1)
+        })
+    });
     if marked.is_none() && protective.is_none() {
         return None;
     }

@@ -381,6 +381,19 @@ fn a_shrunk_disk_whose_partitions_fit_is_mended() {
     }
 }
 
+/// The type of a protective MBR where a file system keeps its data: without the boot signature or the start that belong to it,
+/// it says nothing.
+#[test]
+fn one_byte_is_no_protective_mbr() {
+    for at in [450, 466, 482, 498] {
+        let mut bytes = vec![0x5a; 1 << 20];
+        bytes[at] = 0xee;
+        assert!(read_table(&MemoryDevice::new(bytes.clone())).unwrap().is_none(), "{at}");
+        bytes[at + 4..at + 8].copy_from_slice(&[1, 0, 0, 0]);
+        assert!(read_table(&MemoryDevice::new(bytes)).unwrap().is_some(), "{at}");
+    }
+}
+
 #[test]
 fn no_table_at_all() {
     for size in [0, 100, 511, 512, 600, 4096, 1 << 20] {
