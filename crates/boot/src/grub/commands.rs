@@ -1,24 +1,19 @@
-//! The other commands.
+//! The other commands: variables, entries, control, and those that change nothing that counts.
 
 use std::sync::Arc;
 
-use guest_files::grubenv::Grubenv;
-
 use super::args::{self, ArgsError, Opt, Parsed, Takes, opt};
 use super::error::{ErrorCode, GrubError};
-use super::expand::Arg;
-use super::interpreter::{Call, Fail, Machine};
+use super::interpreter::{Call, Machine};
 use super::known_commands::module_of;
 use super::number::unsigned;
 use super::report::{End, MenuEntry};
 use super::script::{Body, Script};
 use super::state::{OK, Status};
 use super::value::Value;
-use super::world::{Answer, Platform, ProbeWhat, SearchBy, SearchRequest};
+use super::world::{Answer, SearchBy};
 
 const ENTRIES: usize = 2000;
-/// Longest environment block that is read, in bytes.
-const LONGEST_ENVIRONMENT: usize = 64 << 10;
 
 const MENU_OPTIONS: &[Opt] = &[
     opt("class", None, Takes::Text),
@@ -27,36 +22,6 @@ const MENU_OPTIONS: &[Opt] = &[
     opt("source", None, Takes::Text),
     opt("id", None, Takes::Text),
     opt("unrestricted", None, Takes::Nothing),
-];
-
-const SEARCH_OPTIONS: &[Opt] = &[
-    opt("file", Some(b'f'), Takes::Nothing),
-    opt("label", Some(b'l'), Takes::Nothing),
-    opt("fs-uuid", Some(b'u'), Takes::Nothing),
-    opt("set", Some(b's'), Takes::OptionalText),
-    opt("no-floppy", Some(b'n'), Takes::Nothing),
-    opt("efidisk-only", None, Takes::Nothing),
-    opt("cryptodisk-only", None, Takes::Nothing),
-    opt("root-dev-only", Some(b'r'), Takes::Nothing),
-    opt("hint", Some(b'h'), Takes::Text),
-    opt("hint-ieee1275", None, Takes::Text),
-    opt("hint-bios", None, Takes::Text),
-    opt("hint-baremetal", None, Takes::Text),
-    opt("hint-efi", None, Takes::Text),
-    opt("hint-arc", None, Takes::Text),
-];
-
-const ENV_OPTIONS: &[Opt] =
-    &[opt("file", Some(b'f'), Takes::Text), opt("skip-sig", Some(b's'), Takes::Nothing)];
-
-const PROBE_OPTIONS: &[Opt] = &[
-    opt("set", Some(b's'), Takes::Text),
-    opt("driver", Some(b'd'), Takes::Nothing),
-    opt("partmap", Some(b'p'), Takes::Nothing),
-    opt("fs", Some(b'f'), Takes::Nothing),
-    opt("fs-uuid", Some(b'u'), Takes::Nothing),
-    opt("label", Some(b'l'), Takes::Nothing),
-    opt("part-uuid", None, Takes::Nothing),
 ];
 
 const REGEXP_OPTIONS: &[Opt] = &[opt("set", Some(b's'), Takes::Text)];
@@ -310,155 +275,6 @@ impl Machine<'_> {
         OK
     }
 
-    fn search(&mut self, call: &Call<'_>) -> Status {
-        let parsed = match self.options(call, SEARCH_OPTIONS, true) {
-            Ok(parsed) => parsed,
-            Err(status) => return status,
-        };
-        let platform_hint = match self.setup.platform {
-            Platform::Bios => "hint-bios",
-            Platform::Efi => "hint-efi",
-        };
-        let hints = ["hint", platform_hint, "hint-baremetal"];
-        let hints: Vec<Arg> = hints.iter().flat_map(|name| parsed.values(name)).cloned().collect();
-        let is_future_hint =
-            |arg: &&Arg| arg.value.known().is_some_and(|value| value.starts_with(b"--hint-"));
-        let key = parsed.rest.iter().find(|arg| !is_future_hint(arg));
-        let set = parsed.value("set");
-        let root = Value::from("root");
-        let (key, variable) = match (key, set) {
-            (Some(key), Some(set)) => (key, Some(&set.value)),
-            (Some(key), None) => (key, parsed.has("set").then_some(&root)),
-            (None, Some(set)) => (set, Some(&root)),
-            (None, None) => {
-                return self.error(&call.origin, GrubError::bad_argument("one argument expected"));
-            }
-        };
-        let by = if parsed.has("label") {
-            SearchBy::Label
-        } else if parsed.has("fs-uuid") {
-            SearchBy::FsUuid
-        } else if parsed.has("file") {
-            SearchBy::File
-        } else {
-            return self
-                .error(&call.origin, GrubError::new(ErrorCode::InvalidCommand, "unspecified search type"));
-        };
-        let no_floppy = parsed.has("no-floppy");
-        self.search_for(call, by, &key.value, variable, &hints, no_floppy)
-    }
-
-    /// `search.fs_uuid KEY [VARIABLE [HINTS…]]`.
-    fn plain_search(&mut self, call: &Call<'_>, by: SearchBy) -> Status {
-        let Some(key) = call.args.first() else {
-            return self.error(&call.origin, GrubError::bad_argument("one argument expected"));
-        };
-        let variable = call.args.get(1).map(|arg| &arg.value);
-        self.search_for(call, by, &key.value, variable, call.args.get(2..).unwrap_or_default(), false)
-    }
-
-    fn search_for(
-        &mut self,
-        call: &Call<'_>,
-        by: SearchBy,
-        key: &Value,
-        variable: Option<&Value>,
-        hints: &[Arg],
-        no_floppy: bool,
-    ) -> Status {
-        let known: Result<Vec<Vec<u8>>, _> =
-            hints.iter().map(|hint| hint.value.as_result().map(<[u8]>::to_vec)).collect();
-        let answer = match (key.as_result(), known) {
-            (Ok(key), Ok(hints)) => {
-                match self.world.search(&SearchRequest { by, key, hints: &hints, no_floppy }) {
-                    Answer::Known(found) => Ok(found.ok_or_else(|| GrubError::no_such_device(key))),
-                    Answer::Unknown(reason) => Err(self.unknown(&call.origin, reason)),
-                }
-            }
-            (Err(unknown), _) | (_, Err(unknown)) => Err(unknown),
-        };
-        let value = match answer {
-            // The variable keeps what it had.
-            Ok(Err(error)) => return self.error(&call.origin, error),
-            Ok(Ok(device)) => Value::from(device.as_str()),
-            Err(unknown) => Value::Unknown(unknown),
-        };
-        if let Some(name) = variable {
-            match name {
-                Value::Known(name) => self.set_variable(name, value.clone(), Some(call.origin.clone())),
-                Value::Unknown(unknown) => drop(self.lose(unknown.clone())),
-            }
-        }
-        match value {
-            Value::Known(_) => OK,
-            Value::Unknown(unknown) => Status::Unknown(unknown),
-        }
-    }
-
-    fn environment(&mut self, call: &Call<'_>, parsed: &Parsed) -> Result<(Arc<str>, Grubenv), Fail> {
-        let name = match parsed.value("file") {
-            Some(file) => file.value.clone(),
-            None => match self.state.get(b"prefix").map(|prefix| prefix.value.clone()) {
-                None => {
-                    return Err(GrubError::new(ErrorCode::FileNotFound, "variable `prefix' isn't set").into());
-                }
-                Some(prefix) => Value::from([prefix.as_result()?, b"/grubenv"].concat()),
-            },
-        };
-        let (file, bytes) = self.read(&name, LONGEST_ENVIRONMENT, &call.origin)?;
-        let block = Grubenv::parse(bytes);
-        if !block.is_valid() {
-            return Err(GrubError::new(ErrorCode::BadFileType, "invalid environment block").into());
-        }
-        Ok((file, block))
-    }
-
-    fn load_env(&mut self, call: &Call<'_>) -> Status {
-        let parsed = match self.options(call, ENV_OPTIONS, false) {
-            Ok(parsed) => parsed,
-            Err(status) => return status,
-        };
-        let (file, block) = match self.environment(call, &parsed) {
-            Ok(found) => found,
-            Err(Fail::Error(error)) => return self.error(&call.origin, error),
-            // Any variable may have changed.
-            Err(Fail::Unknown(unknown)) => return self.lose(unknown),
-        };
-        let mut wanted = Vec::new();
-        for arg in &parsed.rest {
-            match &arg.value {
-                Value::Known(name) => wanted.push(name.clone()),
-                Value::Unknown(unknown) => return self.lose(unknown.clone()),
-            }
-        }
-        for variable in block.variables() {
-            if wanted.is_empty() || wanted.iter().any(|name| **name == *variable.name) {
-                let origin = super::script::Origin {
-                    file: file.clone(),
-                    line: variable.line,
-                    span: variable.span.clone(),
-                };
-                self.set_variable(&variable.name, Value::from(variable.value.as_slice()), Some(origin));
-            }
-        }
-        OK
-    }
-
-    /// What it writes is read at the next boot, not in this one.
-    fn save_env(&mut self, call: &Call<'_>) -> Status {
-        let parsed = match self.options(call, ENV_OPTIONS, false) {
-            Ok(parsed) => parsed,
-            Err(status) => return status,
-        };
-        if parsed.rest.is_empty() && call.name == "save_env" {
-            return self.error(&call.origin, GrubError::bad_argument("no variable is specified"));
-        }
-        match self.environment(call, &parsed) {
-            Ok(_) => OK,
-            Err(fail) => self.fail(&call.origin, fail),
-        }
-    }
-
     /// A missing module is said, and counts as success.
     fn insmod(&mut self, call: &Call<'_>) -> Status {
         let Some(arg) = call.args.first() else {
@@ -630,47 +446,6 @@ impl Machine<'_> {
                 }
             },
         }
-    }
-
-    fn probe(&mut self, call: &Call<'_>) -> Status {
-        let parsed = match self.options(call, PROBE_OPTIONS, false) {
-            Ok(parsed) => parsed,
-            Err(status) => return status,
-        };
-        let Some(device) = parsed.rest.first() else {
-            return self.error(&call.origin, GrubError::bad_argument("device name required"));
-        };
-        let what = [
-            ("driver", ProbeWhat::Driver),
-            ("partmap", ProbeWhat::PartitionMap),
-            ("fs", ProbeWhat::Fs),
-            ("fs-uuid", ProbeWhat::FsUuid),
-            ("label", ProbeWhat::FsLabel),
-            ("part-uuid", ProbeWhat::PartitionUuid),
-        ];
-        let Some((_, what)) = what.into_iter().find(|(name, _)| parsed.has(name)) else {
-            return self.error(&call.origin, GrubError::bad_argument("unrecognised target"));
-        };
-        let answer = match device.value.as_result() {
-            Err(unknown) => Err(unknown),
-            Ok(device) => {
-                let device =
-                    device.strip_prefix(b"(").and_then(|name| name.strip_suffix(b")")).unwrap_or(device);
-                match self.world.probe(&String::from_utf8_lossy(device), what) {
-                    Answer::Known(answer) => Ok(answer),
-                    Answer::Unknown(reason) => Err(self.unknown(&call.origin, reason)),
-                }
-            }
-        };
-        let (value, status) = match answer {
-            Ok(Err(error)) => return self.error(&call.origin, error),
-            Ok(Ok(found)) => (Value::from(found.unwrap_or_else(|| b"none".to_vec())), OK),
-            Err(unknown) => (Value::Unknown(unknown.clone()), Status::Unknown(unknown)),
-        };
-        if let Some(name) = parsed.value("set").and_then(|set| set.value.known()) {
-            self.set_variable(name, value, Some(call.origin.clone()));
-        }
-        status
     }
 
     /// Patterns are not matched; what they would set is unknown.
