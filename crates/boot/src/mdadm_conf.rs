@@ -1,28 +1,16 @@
 //! mdadm.conf(5), as far as it decides what an array is called.
 
+use guest_files::mdadm_conf::MdadmConf;
+
 /// ARRAY lines that are looked at.
 const MAX_ARRAYS: usize = 1024;
 
 /// The arrays that a configuration names: UUID as hexadecimal digits, and the number of the device, if it asks for one.
 pub(crate) fn arrays(text: &str) -> Vec<(String, Option<u32>)> {
-    // A line that begins with a blank goes on with the one before.
-    let joined = text.replace("\n ", " ").replace("\n\t", " ");
-    let lines = joined.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let found = lines.filter_map(|line| {
-        let mut words = line.split_whitespace();
-        words.next().filter(|word| word.eq_ignore_ascii_case("ARRAY"))?;
-        let mut number = None;
-        let mut uuid = None;
-        for word in words {
-            match word.split_once('=') {
-                Some((key, value)) if key.eq_ignore_ascii_case("uuid") => {
-                    uuid = Some(value.chars().filter(char::is_ascii_hexdigit).collect::<String>());
-                }
-                Some(_) => {}
-                None => number = number.or_else(|| number_of(word)),
-            }
-        }
-        Some((uuid?.to_ascii_lowercase(), number))
+    let arrays = MdadmConf::parse(text.as_bytes()).arrays.into_iter();
+    let found = arrays.filter_map(|array| {
+        let uuid: String = array.uuid?.chars().filter(char::is_ascii_hexdigit).collect();
+        Some((uuid.to_ascii_lowercase(), array.device.as_deref().and_then(number_of)))
     });
     found.take(MAX_ARRAYS).collect()
 }

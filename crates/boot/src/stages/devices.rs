@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use guest_files::crypttab;
 use storage::{
     Bus, Content, DeviceNames, Firmware, Hardware, NodeId, NodeKind, Slot, Storage, Target,
     depends_on_machine, kernel_disk_name, udev_node,
@@ -159,9 +160,7 @@ impl<'a> Devices<'a> {
 
     /// The names that a crypttab gives to what it opens.
     pub(crate) fn add_crypttab(&mut self, text: &str) {
-        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [name, source, ..] = words.as_slice() else { continue };
+        for crypttab::Entry { name, source, .. } in crypttab::parse(text.as_bytes()) {
             let Some(path) = udev_node(source.as_bytes()) else { continue };
             let Some(Target::Node(container)) = self.names.get(&path) else {
                 self.unmapped.insert(format!("/dev/mapper/{name}"), path);

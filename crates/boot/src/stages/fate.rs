@@ -9,7 +9,7 @@ use storage::{Content, NodeId, Storage};
 use super::devices::{Devices, Found, overhang};
 use super::drivers::{Drivers, Lack};
 use super::mount_options;
-use crate::fstab::Unit;
+use crate::fstab::{Unit, is_mountable_as};
 
 /// How it ends.
 pub(super) enum Fate {
@@ -160,11 +160,7 @@ fn mounted(
     if let Some(reason) = overhang(storage, node) {
         return Fate::CannotMount("part.out-of-bounds", reason);
     }
-    let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-    let fits = matches!(&*kind, "" | "auto")
-        || kind.split(',').any(|kind| kind == content || is_ext(kind) && is_ext(content))
-        || matches!((&*kind, content), ("msdos", "vfat") | ("ntfs3" | "ntfs-3g" | "fuseblk", "ntfs"));
-    if !fits {
+    if !is_mountable_as(&kind, content) {
         return Fate::CannotMount("fstab.fstype-wrong", format!("{} holds {content}, not {kind}", unit.what));
     }
     let subvolume = entry.option_value("subvol").filter(|_| content == "btrfs");
@@ -199,13 +195,8 @@ fn mounted(
         return Fate::Works;
     }
     let module = match content {
-        "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs" | "iso9660" => {
-            if content == "iso9660" {
-                "isofs"
-            } else {
-                content
-            }
-        }
+        "iso9660" => "isofs",
+        "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs" => content,
         _ => return Fate::Works,
     };
     match drivers.check(module) {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use guest::Guest;
+use guest_files::crypttab;
 use storage::{Bus, Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
 
 use super::devices::{Devices, Found, overhang};
@@ -368,12 +369,9 @@ impl Search<'_> {
     ) -> Option<Step<Root>> {
         for file in ["cryptroot/crypttab", "etc/crypttab"] {
             let text = self.unpacked.text(file).unwrap_or_default();
-            for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-                let mut words = line.split_whitespace().skip(1);
-                let Some(source) = words.next().and_then(|source| udev_node(source.as_bytes())) else {
-                    continue;
-                };
-                let is_typed = matches!(words.next(), None | Some("none" | "-"));
+            for entry in crypttab::parse(text.as_bytes()) {
+                let Some(source) = udev_node(entry.source.as_bytes()) else { continue };
+                let is_typed = entry.key.is_none();
                 match devices.find(&source) {
                     Found::Node(id) if self.is_locked(id) => return Some(self.prompt(id, is_typed)),
                     Found::Nothing(None) => {

@@ -337,11 +337,7 @@ pub(super) fn is_read_only(kernel: &Kernel) -> bool {
 fn crypttab_line(guest: &Guest, devices: &Devices<'_>, what: &str) -> Option<usize> {
     let name = what.strip_prefix("/dev/mapper/")?;
     let text = guest.read("/etc/crypttab", 1 << 20).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let (line, source) = (1..).zip(text.lines()).find_map(|(number, line)| {
-        let mut words = line.split_whitespace();
-        (words.next()? == name).then_some((number, words.next()?))
-    })?;
-    let device = udev_node(source.as_bytes()).unwrap_or_else(|| source.to_owned());
-    matches!(devices.find(&device), Found::Nothing(None)).then_some(line)
+    let entry = guest_files::crypttab::parse(&text).into_iter().find(|entry| entry.name == name)?;
+    let device = udev_node(entry.source.as_bytes()).unwrap_or(entry.source);
+    matches!(devices.find(&device), Found::Nothing(None)).then_some(entry.line)
 }
