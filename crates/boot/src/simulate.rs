@@ -91,7 +91,12 @@ impl<'a> Simulator<'a> {
         if trace.cause.is_some() {
             return trace;
         }
-        let towards = init.as_ref().and_then(|init| init.towards.as_deref());
+        let towards = match init {
+            Some(init) => init.towards,
+            // Where it cannot be told which device is the root, systemd is taken to start from it all the same.
+            None => self.plans.towards(guest, &kernel.loaded.arguments, init::DEFAULT_TARGET),
+        };
+        let towards = towards.as_deref();
         let drivers = Drivers::on_root(kernel, guest);
         let mut devices = self.devices(guest, hardware, firmware, &drivers);
         // What the initramfs has assembled keeps its name.

@@ -71,7 +71,11 @@ pub(crate) fn run(guest: &Guest, kernel: Option<&Kernel>, towards: Option<&Towar
         return;
     }
     let Some(towards) = towards else {
-        trace.stages.push(stage(NAME, Verdict::Unknown, "no units of systemd could be read"));
+        trace.stages.push(stage(
+            NAME,
+            Verdict::Unknown,
+            "it is not systemd that starts, or no units of it are there",
+        ));
         return;
     };
     let found = towards.judged.get_or_init(|| {

@@ -208,7 +208,10 @@ impl<'a> Units<'a> {
                 return Some(Source::Masked(place()));
             }
             let other = target.rsplit('/').next().unwrap_or_default();
-            if other != wanted {
+            // A link out of the folders of units makes a unit of its own, whatever the file is called.
+            let folder = target.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let is_elsewhere = folder.starts_with('/') && !FOLDERS.iter().any(|(known, _)| *known == folder);
+            if other != wanted && !is_elsewhere {
                 return Some(Source::Alias(with_instance(other, name)));
             }
             let inode = resolve(self.fs, path.as_bytes()).ok()?;
@@ -408,6 +411,8 @@ mod tests {
             .symlink("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target")
             .symlink("/etc/systemd/system/default.target.wants/x.service", "/lib/systemd/system/x.service")
             .symlink("/etc/systemd/system/multi-user.target.requires/y.service", "../y.service")
+            .file("/opt/agent/run.service", SERVICE)
+            .symlink("/etc/systemd/system/agent.service", "/opt/agent/run.service")
             .symlink("/etc/systemd/system/loop.target", "loop2.target")
             .symlink("/etc/systemd/system/loop2.target", "loop.target");
         let units = Units::new(&fs);
@@ -424,6 +429,10 @@ mod tests {
             "getty@tty2.service of /usr/lib/systemd/system/getty@.service /bin/z []"
         );
         assert_eq!(shown(&units, "loop.target"), "missing");
+        assert_eq!(
+            shown(&units, "agent.service"),
+            "agent.service of /etc/systemd/system/agent.service /bin/a []"
+        );
     }
 
     #[test]

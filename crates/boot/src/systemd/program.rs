@@ -51,7 +51,8 @@ pub(super) fn failure(
             let program = program.trim_matches(['"', '\'']);
             // A failure that counts for nothing; a getty has one, and is started again until systemd tires of it.
             let is_ignored = prefixes.contains('-') && !is_restarted(unit, key);
-            if is_ignored || program.is_empty() || program.contains(['$', '%', '\\']) {
+            let is_searched = !program.starts_with('/') && unit.last("Service", "ExecSearchPath").is_some();
+            if is_ignored || is_searched || program.is_empty() || program.contains(['$', '%', '\\']) {
                 continue;
             }
             if let Some(reason) = missing(fs, program, is_other_disk) {
@@ -169,6 +170,7 @@ mod tests {
         check("ExecStart=/usr/bin/empty", Some("/usr/bin/empty cannot be run"));
         check("ExecStartPre=-b\nExecStart=/opt/agent/bin", None);
         check("ExecStart=b", Some("there is no program b"));
+        check("ExecSearchPath=/opt/x\nExecStart=b", None);
     }
 
     #[test]
