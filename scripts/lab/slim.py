@@ -22,7 +22,7 @@ CLUSTER = 4096
 MANY = 2000
 # These make a new initramfs out of the guest's programs: it is slimmed afterwards.
 REBUILD = {"dracut-no-virtio", "dracut-no-lvm", "lvm-filter", "initramfs-tools-no-virtio", "root-md0-conf", "lvm-devices-listed", "lvm-devices-other", "lvm-devices-number",
-           "blacklist-in-image", "install-in-image", "lvm-volume-list", "lvm-auto-list", "dracut-no-lvm"}
+           "blacklist-in-image", "install-in-image", "lvm-volume-list", "lvm-auto-list"}
 PACKERS = {b"\x28\xb5\x2f\xfd": ("zstd -q -dc", "zstd -q -19 -c"), b"\x1f\x8b": ("gzip -dc", "gzip -9nc"), b"\xfd7zXZ": ("xz -dc", "xz --check=crc32 -c")}
 
 
