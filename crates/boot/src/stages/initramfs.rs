@@ -91,14 +91,30 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn cause_of_image(&self, rule: &'static str, symptom: &str) -> Cause {
-        let lists = |word: &str| word.contains("blacklist=");
-        let word = self.kernel.loaded.arguments.iter().find(|(word, _)| lists(word));
-        if let Some((_, place)) = word.filter(|_| rule == "modprobe.storage-blacklisted") {
-            return place.cause(rule, symptom);
+        if rule == "modprobe.storage-blacklisted" {
+            let drivers = Drivers::in_initramfs(self.kernel, self.unpacked);
+            let place = self.hardware.slots.iter().find_map(|slot| match drivers.bus(slot.bus) {
+                Err(Lack::Blacklisted(_, place)) => Some(place),
+                _ => None,
+            });
+            if let Some(place) = place {
+                return self.cause_of_blacklist(&place, symptom);
+            }
         }
         // What is there twice is no fault of the image.
         let file = if rule == "id.duplicate" { String::new() } else { self.unpacked.path.clone() };
         Cause { file, ..cause(rule, symptom) }
+    }
+
+    /// A word of the command line, or a file of the image, that keeps a driver from being loaded.
+    fn cause_of_blacklist(&self, place: &GuestPlace, symptom: &str) -> Cause {
+        let rule = "modprobe.storage-blacklisted";
+        let is_word = self.kernel.loaded.arguments.iter().any(|(_, at)| at == place);
+        if is_word {
+            place.cause(rule, symptom)
+        } else {
+            Cause { file: self.unpacked.path.clone(), ..cause(rule, symptom) }
+        }
     }
 
     /// Drivers for the layers between disks and the root file system.
@@ -250,7 +266,7 @@ impl Search<'_> {
                     "{}:{} keeps {module} from being loaded, which the root file system needs",
                     place.file, place.line
                 );
-                return give_up(self.cause_of_image("modprobe.storage-blacklisted", &symptom), summary);
+                return give_up(self.cause_of_blacklist(&place, &symptom), summary);
             }
             Err(Lack::Module(module) | Lack::NotInKernel(module)) => {
                 let summary = format!(
