@@ -78,6 +78,12 @@ fn predicted(folder: &Path, case: &Value, disks: &[String]) -> (String, Option<S
     (outcome, scenario["cause"]["rule"].as_str().map(str::to_owned), assumptions)
 }
 
+/// Whether a disk is there twice, so that it is chance which of the two is the root.
+fn has_twins(case: &Value) -> bool {
+    let disks = case["disks"].as_array().map_or(&[][..], Vec::as_slice);
+    disks.iter().enumerate().any(|(at, disk)| disks[..at].contains(disk))
+}
+
 #[test]
 fn every_guest_ends_as_it_did_when_it_was_booted() {
     let text = std::fs::read_to_string(project("scripts/lab/outcomes.json")).unwrap();
@@ -97,7 +103,7 @@ fn every_guest_ends_as_it_did_when_it_was_booted() {
         } else if told != case["outcome"].as_str().unwrap() {
             println!("{id}: told {told}, was {}", case["outcome"]);
             wrong.insert(id.as_str());
-        } else if case["fault"].is_null() && assumptions > 0 {
+        } else if case["fault"].is_null() && !has_twins(case) && assumptions > 0 {
             println!("{id}: nothing is broken, and {assumptions} stages are not examined");
             wrong.insert(id.as_str());
         } else if !is_true_cause {
