@@ -102,7 +102,8 @@ def command(disks, bus, firmware, folder):
             port.write(b"\xf8\x02")  # 0x2f8, COM2
         line += ["-fw_cfg", "name=etc/sercon-port,file=" + folder + "/sercon"]
     else:
-        shutil.copy(OVMF % "VARS", folder + "/vars.fd")  # empty NVRAM, as on a new machine
+        if not os.path.exists(folder + "/vars.fd"):
+            shutil.copy(OVMF % "VARS", folder + "/vars.fd")  # empty NVRAM, as on a new machine
         line += ["-drive", "if=pflash,format=raw,readonly=on,file=" + OVMF % "CODE", "-drive", "if=pflash,format=raw,file=" + folder + "/vars.fd"]
     if bus == "virtio-scsi":
         line += ["-device", "virtio-scsi-pci,id=scsi0,addr=0x5"]
@@ -120,7 +121,7 @@ class Console:
     """QEMU's two serial lines, read as they come."""
 
     def __init__(self, line, folder, log):
-        self.bios_log, self.log, self.raw, self.errors = folder + "/bios.log", open(log, "wb"), b"", open(folder + "/errors", "w+b")
+        self.bios_log, self.log, self.raw, self.errors = folder + "/bios.log", open(log, "ab"), b"", open(folder + "/errors", "w+b")
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.text, self.bios, self.last = "", "", time.time()
@@ -159,6 +160,8 @@ class Console:
         return None
 
     def close(self):
+        if self.log.closed:
+            return
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -265,8 +268,16 @@ def boot(disks, bus="virtio-blk", firmware="bios", first=0, send=(), timeout=420
             result.update(outcome="image-error", evidence=str(error), cause=str(error))
             return result
         start = time.time()
-        console = Console(command(drives, bus, firmware, folder), folder, log)
-        outcome, evidence, stages = watch(console, timeout, idle, send)
+        if log != os.devnull:
+            open(log, "w").close()
+        for _ in range(2):
+            console = Console(command(drives, bus, firmware, folder), folder, log)
+            outcome, evidence, stages = watch(console, timeout, idle, send)
+            if outcome != "reboot-loop":
+                break
+            # One reset is no loop: an update before the boot, for one, ends in it. What the second boot comes to counts.
+            result["resets"] = result.get("resets", 0) + 1
+            console.close()
         result.update(outcome=outcome, evidence=evidence[:200], seconds=round(time.time() - start), stages=stages)
         if outcome not in ("login", "luks-prompt"):
             console.wait_for(r"\Z.", 2)  # the lines that come with the last one

@@ -12,6 +12,9 @@
 #   g5luks  BIOS, ext4 /boot, LUKS1 root
 #   g5md    BIOS, two disks, RAID 1 root (g5md-a, g5md-b)
 #   g6el    g2 dressed as CentOS 7: grub2 paths, os-release, a BLS file
+#   g1usr, g2usr  g1 and g2 with /usr on a partition of its own
+#   g7      BIOS, GPT, ext4 root, dracut; /home and swap by the types of their partitions alone
+#   g8data  g1 and a second disk that holds a volume group for /data
 # File systems are made and filled on loop devices at byte offsets; only GRUB is installed in libguestfs' appliance.
 set -euo pipefail
 LAB=${LAB:-$HOME/guestmend-lab}
@@ -78,6 +81,13 @@ in_chroot() { # COMMAND...: in $MOUNT, with what dracut and update-initramfs loo
   umount "$MOUNT/proc" "$MOUNT/sys" "$MOUNT/dev"
 }
 
+dracut_conf() { # an initramfs for any machine, and no other generator's settings
+  mkdir -p "$MOUNT/etc/dracut.conf.d"
+  printf '%s\n' 'hostonly="no"' 'hostonly_cmdline="no"' 'add_dracutmodules+=" lvm dm "' 'add_drivers+=" xfs virtio_blk virtio_scsi virtio_pci ata_piix dm_mod "' \
+    'compress="zstd"' 'omit_dracutmodules+=" plymouth network nfs iscsi multipath "' > "$MOUNT/etc/dracut.conf.d/lab.conf"
+  rm -rf "$MOUNT/etc/initramfs-tools"
+}
+
 # GRUB in the appliance. A script there sees kernel names, and the appliance's own disk may be sda: the guest's disks
 # are found by the labels /dev/disk/guestfs/a and b instead.
 grub() { # "COMMANDS THAT MOUNT" SCRIPT RAW...
@@ -128,10 +138,7 @@ d = disk.Disk("'"$raw"'"); d.__enter__(); print(*d.logical_volume(d.partitions()
   fill base-dracut g2 "serial console" "rd.lvm.lv=centos/root rd.lvm.lv=centos/swap rd.retry=25"
   # The fault of the founding story sleeps here: /boot by its device name.
   printf '/dev/mapper/centos-root / xfs defaults 0 0\n/dev/vda1 /boot xfs defaults 0 0\n/dev/mapper/centos-swap swap swap defaults 0 0\n' > "$MOUNT/etc/fstab"
-  mkdir -p "$MOUNT/etc/dracut.conf.d"
-  printf '%s\n' 'hostonly="no"' 'hostonly_cmdline="no"' 'add_dracutmodules+=" lvm dm "' 'add_drivers+=" xfs virtio_blk virtio_scsi virtio_pci ata_piix dm_mod "' \
-    'compress="zstd"' 'omit_dracutmodules+=" plymouth network nfs iscsi multipath "' > "$MOUNT/etc/dracut.conf.d/lab.conf"
-  rm -rf "$MOUNT/etc/initramfs-tools"
+  dracut_conf
   local kernel; kernel=$(basename "$MOUNT"/boot/vmlinuz-*); kernel=${kernel#vmlinuz-}
   in_chroot dracut -q --force --kver "$kernel" "/boot/initrd.img-$kernel"
   clean
@@ -218,13 +225,47 @@ g5md() {
 }
 
 g6el() { python3 "$here/dress-el7.py"; }
+g1usr() { python3 "$here/split-usr.py" g1; }
+g2usr() { python3 "$here/split-usr.py" g2; }
+
+g7() {
+  local raw=$WORK/g7.raw uuid=77777777-aaaa-4bbb-8ccc-000000000007
+  truncate -s 2560M "$raw"
+  sgdisk -n1:2048:+1M -t1:ef02 -n2:0:+1900M -t2:8304 -c2:root -n3:0:+200M -t3:8302 -c3:home -n4:0:0 -t4:8200 -c4:swap "$raw" > /dev/null
+  partition "$raw" 3; loop "$raw" "$offset" "$length"; mkfs.ext4 -q -U 77777777-aaaa-4bbb-8ccc-0000000000a7 -L home "$device"
+  partition "$raw" 4; loop "$raw" "$offset" "$length"; mkswap -q -U 77777777-aaaa-4bbb-8ccc-0000000000b7 "$device"
+  partition "$raw" 2; loop "$raw" "$offset" "$length"
+  mkfs.ext4 -q -U $uuid -L root "$device"; mount "$device" "$MOUNT"
+  fill base-dracut g7 "serial console" "rd.retry=25"
+  echo "UUID=$uuid / ext4 errors=remount-ro 0 1" > "$MOUNT/etc/fstab"
+  dracut_conf
+  local kernel; kernel=$(basename "$MOUNT"/boot/vmlinuz-*); kernel=${kernel#vmlinuz-}
+  in_chroot dracut -q --force --kver "$kernel" "/boot/initrd.img-$kernel"
+  clean
+  grub "mount /dev/sda2 /" 'grub-install --target=i386-pc $a' "$raw"
+  finish g7
+}
+
+g8data() {
+  local raw=$WORK/g8data-b.raw made=$WORK/g8data-a.qcow2
+  truncate -s 256M "$raw"
+  guestfish add-drive "$raw" format:raw : run : pvcreate /dev/sda : vgcreate data /dev/sda : lvcreate files data 128 : mkfs ext4 /dev/data/files : set-uuid /dev/data/files 88888888-aaaa-4bbb-8ccc-000000000008
+  qemu-img create -q -f qcow2 -F qcow2 -b "$IMAGES/g1.qcow2" "$made"
+  (cd "$here" && python3 -c 'import sys, disk
+with disk.Disk(sys.argv[1]) as d, d.mount(d.partitions()[0]) as root:
+    open(root + "/etc/fstab", "a").write("/dev/mapper/data-files /data ext4 defaults 0 2\n")
+    open(root + "/etc/hostname", "w").write("g8data\n")' "$made")
+  qemu-img convert -O qcow2 "$made" "$IMAGES/g8data-a.qcow2"
+  rm "$made"
+  finish g8data-b
+}
 
 needs
 mkdir -p "$MOUNT"
 base base-deb initramfs-tools,cryptsetup-initramfs
 base base-dracut dracut,dracut-core
 if [ $# = 0 ]; then
-  for guest in g1 g2 g3 g4 g5luks g5md g6el; do
+  for guest in g1 g2 g3 g4 g5luks g5md g6el g1usr g2usr g7 g8data; do
     [ -e "$IMAGES/$guest.qcow2" ] || [ -e "$IMAGES/$guest-a.qcow2" ] || set -- "$@" $guest
   done
 fi

@@ -11,8 +11,10 @@ FAULTS = {}
 VERSION = "6.1.0-56-cloud-amd64"
 GONE = "deadbeef-0000-4000-8000-000000000000"
 # Two overlays of one XFS guest have one UUID, and both may be mounted here at a time.
-OPTIONS = {"g2": "nouuid", "g6el": "nouuid", "g4": "subvol=@,compress=zstd"}
-DISKS = {"g5md": ["g5md-a", "g5md-b"]}
+OPTIONS = {"g2": "nouuid", "g2usr": "nouuid", "g6el": "nouuid", "g4": "subvol=@,compress=zstd"}
+DISKS = {"g5md": ["g5md-a", "g5md-b"], "g8data": ["g8data-a", "g8data-b"]}
+# Those with a volume group of this layout.
+LVM = ("g2", "g2usr", "g6el")
 ROOT_UUID = "11111111-aaaa-4bbb-8ccc-000000000001"
 
 
@@ -27,7 +29,7 @@ class Machine:
     def __init__(self, guest, disks):
         self.guest, self.disks, self.disk = guest, disks, disks[0]
         parts = self.parts = self.disk.partitions()
-        if guest in ("g2", "g6el"):
+        if guest in LVM:
             self.root_part, self.boot_part = self.disk.logical_volume(parts[1], "centos", "root"), parts[0]
         elif guest == "g5luks":
             self.root_part, self.boot_part = None, parts[0]
@@ -35,8 +37,13 @@ class Machine:
             data = struct.unpack("<Q", self.disk.read(parts[0][0] + 4096 + 128, 8))[0] * 512
             size = struct.unpack("<Q", self.disk.read(parts[0][0] + 4096 + 80, 8))[0] * 512
             self.root_part, self.boot_part = (parts[0][0] + data, size), None
+        elif guest in ("g1usr", "g7"):
+            self.root_part, self.boot_part = parts[-2 if guest == "g1usr" else 1], None
         else:
             self.root_part, self.boot_part = parts[-1], None
+        # /usr, or what is /home by its type alone.
+        self.usr_part = parts[-1] if guest.endswith("usr") else None
+        self.home_part = parts[2] if guest == "g7" else None
         self.initrd = "initramfs-%s.img" % VERSION if guest == "g6el" else "initrd.img-" + VERSION
         self.kernel = "vmlinuz-" + VERSION
 
@@ -59,7 +66,7 @@ class Machine:
                 yield folder
                 return
             with self.disk.loop(self.boot_part) as device:
-                shell("mount %s %s %s/boot" % ("-o nouuid" if self.guest in ("g2", "g6el") else "", device, folder))
+                shell("mount %s %s %s/boot" % ("-o nouuid" if self.guest in LVM else "", device, folder))
                 try:
                     yield folder
                 finally:
@@ -1203,3 +1210,6 @@ def default_empty(m):
 def root_partuuid(m):
     signature = struct.unpack("<I", m.disk.read(440, 4))[0]
     m.command_line(lambda line: re.sub(ROOT, "root=PARTUUID=%08x-01" % signature, line))
+
+
+import faults_early  # noqa: E402, F401 - its breakages are put among these

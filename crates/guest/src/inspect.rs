@@ -1,7 +1,7 @@
 //! Finding installed systems, and joining what they mount.
 
-use filesystem::FileSystem;
-use filesystem::path::{PathError, resolve};
+use filesystem::path::{PathError, resolve, resolve_no_follow};
+use filesystem::{FileKind, FileSystem};
 use guest_files::fstab::{Entry, Fstab};
 use guest_files::os_release::OsRelease;
 use storage::{Bus, DeviceNames, Hardware, NodeId, Storage, Target, View, udev_node};
@@ -26,11 +26,6 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
     let fs: SharedFs = opened.fs;
     let mut problems: Vec<String> =
         opened.problems.iter().map(|error| format!("{}: {error}", node.path)).collect();
-    let os_release = ["/etc/os-release", "/usr/lib/os-release"]
-        .into_iter()
-        .find_map(|path| read(fs.as_ref(), path).ok())
-        .map(|bytes| OsRelease::parse(&bytes))
-        .unwrap_or_default();
     let fstab = match read_config(fs.as_ref(), root, "/etc/fstab") {
         Ok(file) => Some(file),
         Err(PathError::NotFound(_)) => None,
@@ -42,7 +37,7 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
     let bus = fstab.as_ref().and_then(|fstab| bus_in(&fstab.document));
     let mut guest = Guest {
         root,
-        os_release,
+        os_release: OsRelease::default(),
         mounts: vec![Mount { target: "/".into(), node: root, line: None, subvolume }],
         tree: JoinedFs::new(root, fs),
         bus,
@@ -51,6 +46,12 @@ fn inspect_root(storage: &Storage, root: NodeId, node: &storage::Node) -> Option
         fstab,
     };
     join_mounts(storage, &mut guest);
+    // Both may lie on a /usr of its own.
+    guest.os_release = ["/etc/os-release", "/usr/lib/os-release"]
+        .into_iter()
+        .find_map(|path| read(&guest.tree, path).ok())
+        .map(|bytes| OsRelease::parse(&bytes))
+        .unwrap_or_default();
     guest.device_timeout = timeouts::device_timeout(&guest.tree);
     Some(guest)
 }
@@ -181,12 +182,19 @@ fn read_config(fs: &dyn FileSystem, node: NodeId, path: &str) -> Result<ConfigFi
     Ok(ConfigFile { path: path.into(), node, inode, document })
 }
 
-/// A root file system holds an `etc` and either names its release or can start it.
+/// A root file system holds an `etc` and either names its release or can start it. Where `/usr` is a file system of its own, what
+/// is left are the links to it.
 fn is_root(fs: &dyn FileSystem) -> bool {
     let is_there = |path: &str| !matches!(resolve(fs, path.as_bytes()), Err(PathError::NotFound(_)));
     is_there("/etc")
         && (is_there("/etc/os-release") || is_there("/usr/lib/os-release") || is_there("/etc/fstab"))
-        && ["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/etc/inittab", "/usr/bin"]
+        && (["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/etc/inittab", "/usr/bin"]
             .into_iter()
             .any(is_there)
+            || is_there("/etc/fstab") && ["/sbin", "/bin"].into_iter().all(|path| is_link(fs, path)))
+}
+
+fn is_link(fs: &dyn FileSystem, path: &str) -> bool {
+    let found = resolve_no_follow(fs, path.as_bytes()).ok().and_then(|inode| fs.metadata(inode).ok());
+    found.is_some_and(|found| found.kind == FileKind::Symlink)
 }
