@@ -446,14 +446,15 @@ case("g7-uefi", "g7", hardware="virtio-blk uefi", rule="fw.no-boot-path|hyp.firm
 USR = dict(g1usr="/etc/fstab:2 /usr", g2usr="/etc/fstab:4 /usr")
 for guest, where in USR.items():
     case(guest + "-uuid-gone", guest, "usr-uuid-gone", rule="fstab.unresolved-source", where=where)
-    case(guest + "-line-gone", guest, "usr-line-gone", rule="init.missing", where="/sbin/init, as nothing mounts /usr")
+    case(guest + "-line-gone", guest, "usr-line-gone", rule="init.missing", where="/sbin/init as nothing mounts /usr")
     case(guest + "-type-wrong", guest, "usr-type-wrong", rule="fstab.fstype-wrong", where=where)
     case(guest + "-nofail-gone", guest, "usr-nofail-gone", rule="fstab.unresolved-source", where=where)
     case(guest + "-noauto", guest, "usr-noauto", rule=None if guest == "g1usr" else "fstab.option-hazard", where=None if guest == "g1usr" else where)
     case(guest + "-option", guest, "usr-option", rule="fstab.option-hazard", where=where)
     case(guest + "-slash", guest, "usr-slash", rule="fstab.syntax|init.missing" if guest == "g1usr" else None, where=where if guest == "g1usr" else None)
     case(guest + "-quoted", guest, "usr-quoted")
-    case(guest + "-device-timeout", guest, "usr-device-timeout")
+    # busybox' mount takes what it does not know for the driver's.
+    case(guest + "-device-timeout", guest, "usr-device-timeout", rule="fstab.option-hazard" if guest == "g1usr" else None, where=where if guest == "g1usr" else None)
     case(guest + "-empty", guest, "usr-empty", rule="fs.wrong-type-or-missing|fstab.unresolved-source", where=where)
     case(guest + "-vda", guest, "usr-vda")
 case("g1usr-vda-scsi", "g1usr", "usr-vda", "virtio-scsi", rule="fstab.unstable-device", where=USR["g1usr"])

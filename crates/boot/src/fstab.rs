@@ -87,6 +87,11 @@ pub fn generate(fstab: &Fstab) -> (Vec<Unit>, Vec<(usize, Ignored)>) {
     (units, ignored)
 }
 
+/// The unit that one line makes, wherever it stands; `None` for swap, and for what is no mount.
+pub(crate) fn unit_of(entry: &Entry) -> Option<Unit> {
+    if entry.kind.value == b"swap" { None } else { mount(entry).ok()?.into_iter().next() }
+}
+
 /// Whether the kernel mounts `content`, the type that a device holds, when it is asked for `kind`.
 pub fn is_mountable_as(kind: &str, content: &str) -> bool {
     let is_ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");

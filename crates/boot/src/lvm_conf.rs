@@ -56,16 +56,41 @@ impl Filter {
 
 /// The groups and volumes that may be activated, `activation/volume_list`; `None` where all may be, or where tags decide.
 pub(crate) fn volume_list(text: &str) -> Option<Vec<String>> {
-    let code: String =
-        text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-    let mut found = None;
-    for (at, key) in code.match_indices("volume_list") {
+    list(text, "volume_list")
+}
+
+/// Those that events activate, `activation/auto_activation_volume_list`.
+pub(crate) fn auto_activation_volume_list(text: &str) -> Option<Vec<String>> {
+    list(text, "auto_activation_volume_list")
+}
+
+/// `global/event_activation`: whether a group is activated when its disks appear.
+pub(crate) fn has_event_activation(text: &str) -> bool {
+    let code = code_of(text);
+    let value = values(&code, "event_activation")
+        .last()
+        .map(|value| value.trim_start().as_bytes().first() == Some(&b'0'));
+    value != Some(true)
+}
+
+fn list(text: &str, key: &str) -> Option<Vec<String>> {
+    let code = code_of(text);
+    let found = values(&code, key).last().map(strings)?;
+    (!found.iter().any(|entry| entry.starts_with('@'))).then_some(found)
+}
+
+/// Without comments.
+fn code_of(text: &str) -> String {
+    text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// What stands behind each `KEY =`.
+fn values<'a>(code: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    let found = code.match_indices(key).map(|(at, key)| (at, at + key.len())).collect::<Vec<_>>();
+    found.into_iter().filter_map(move |(at, end)| {
         let is_whole = !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        if let Some(value) = code[at + key.len()..].trim_start().strip_prefix('=').filter(|_| is_whole) {
-            found = Some(strings(value));
-        }
-    }
-    found.filter(|list| !list.iter().any(|entry| entry.starts_with('@')))
+        code[end..].trim_start().strip_prefix('=').filter(|_| is_whole)
+    })
 }
 
 /// The strings of a list, or the single one.

@@ -1,5 +1,6 @@
 //! The boot of one installed system on one machine.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use storage::{DeviceNames, Firmware, Hardware, NodeId, Presence, Storage};
 use crate::stages::default_target::Plans;
 use crate::stages::devices::Devices;
 use crate::stages::drivers::Drivers;
-use crate::stages::kernel::{Cache, Kernel};
+use crate::stages::kernel::{Cache, Kernel, Kind};
 use crate::stages::selinux::{self, Unruled};
 use crate::stages::{
-    Next, Step, cause, default_target, firmware, grub, init, initramfs, kernel, local_fs, stage,
+    Next, Step, cause, default_target, firmware, grub, init, initramfs, kernel, local_fs, lvm, stage,
 };
 use crate::trace::{BootTrace, Cause, Outcome, Stage, StageName, Verdict};
 
@@ -87,6 +88,7 @@ impl<'a> Simulator<'a> {
             }
             return trace;
         };
+        let active = root.as_ref().map(|root| root.active.clone());
         let init = root.and_then(|root| take(&mut trace, init::run(guest, kernel, root.kind, &self.plans)));
         if trace.cause.is_some() {
             return trace;
@@ -98,7 +100,7 @@ impl<'a> Simulator<'a> {
         };
         let towards = towards.as_deref();
         let drivers = Drivers::on_root(kernel, guest);
-        let mut devices = self.devices(guest, hardware, firmware, &drivers);
+        let mut devices = self.devices(guest, hardware, firmware, &drivers, active);
         // What the initramfs has assembled keeps its name.
         if let Some(unpacked) = kernel.initramfs.as_deref() {
             unpacked.number_arrays(&mut devices);
@@ -136,6 +138,7 @@ impl<'a> Simulator<'a> {
         hardware: &Hardware,
         firmware: Firmware,
         drivers: &Drivers<'_>,
+        active: Option<BTreeSet<NodeId>>,
     ) -> Devices<'a> {
         let mut devices = Devices::new(self.storage, hardware, firmware, drivers);
         if let Ok(text) = guest.read("/etc/crypttab", 1 << 20) {
@@ -147,6 +150,10 @@ impl<'a> Simulator<'a> {
                 break;
             }
         }
+        // Where the initramfs is not known, it is taken to have activated what it can.
+        let active = active.unwrap_or_else(|| lvm::active(self.storage, guest, Kind::Dracut, &devices));
+        let settings = lvm::Settings::of_root(guest);
+        settings.block_on_root(self.storage, guest, hardware, &active, &mut devices);
         devices
     }
 
@@ -196,7 +203,7 @@ impl<'a> Simulator<'a> {
         };
         trace.stages.push(stage(StageName::Root, Verdict::Pass, format!("{path} is {name}")));
         let drivers = Drivers::all();
-        let mut devices = self.devices(guest, hardware, firmware, &drivers);
+        let mut devices = self.devices(guest, hardware, firmware, &drivers, None);
         let towards = self.plans.towards(guest, &[], init::DEFAULT_TARGET);
         local_fs::run(self.storage, guest, &mut devices, &drivers, None, towards.as_deref(), trace);
         default_target::run(guest, None, towards.as_deref(), trace);

@@ -43,6 +43,11 @@ impl JoinedFs {
         Self { members: vec![(node, root)], covered: BTreeMap::new(), given: Mutex::default() }
     }
 
+    /// The root file system by itself, without what is mounted below it.
+    pub fn root_alone(&self) -> &dyn FileSystem {
+        self.members[0].1.as_ref()
+    }
+
     /// Mounts `fs`, which lies on `node`, on a directory of this tree; a later mount covers an earlier one.
     ///
     /// # Errors

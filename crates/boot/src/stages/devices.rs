@@ -323,6 +323,11 @@ impl<'a> Devices<'a> {
         }
     }
 
+    /// Whether a node appears: its disks are driven, and nothing keeps it away.
+    pub(super) fn is_made(&self, id: NodeId) -> bool {
+        self.names.of(id).next().is_some() && self.block_of(id).is_none()
+    }
+
     fn block_of(&self, id: NodeId) -> Option<(&'static str, String)> {
         let mut todo = vec![id];
         let mut seen = BTreeSet::new();

@@ -14,8 +14,8 @@ use crate::fstab::{Unit, is_mountable_as};
 /// How it ends.
 pub(super) enum Fate {
     Works,
-    /// The device never comes.
-    NoDevice(String),
+    /// The device never comes: why, and the rule that says so where it is not that nothing has such a name.
+    NoDevice(String, Option<&'static str>),
     /// The device is there and cannot be mounted as asked.
     CannotMount(&'static str, String),
     /// It is the root, which is mounted already; the command that mounts it anew with fstab's options fails.
@@ -65,8 +65,10 @@ pub(super) fn of(
             false => Fate::Works,
         },
         Found::Unknown(reason) => Fate::Unknown(reason),
-        Found::Nothing(Some((_, reason))) => Fate::NoDevice(reason),
-        Found::Nothing(None) => Fate::NoDevice(format!("no disk of this machine provides {}", unit.what)),
+        Found::Nothing(Some((rule, reason))) => Fate::NoDevice(reason, Some(rule)),
+        Found::Nothing(None) => {
+            Fate::NoDevice(format!("no disk of this machine provides {}", unit.what), None)
+        }
     }
 }
 

@@ -88,6 +88,14 @@ pub(crate) fn run(guest: &Guest, kernel: &Kernel, kind: Kind, plans: &Plans) -> 
     target(guest, kernel, path, plans)
 }
 
+/// What comes of a root file system that has no init by itself; `None` where one is there.
+pub(super) fn not_there(fs: &dyn FileSystem, kernel: &Kernel, kind: Kind) -> Option<Step<Init>> {
+    let asked = last(kernel, "init=");
+    let path = asked.as_ref().map_or(INIT, |(value, _)| value.as_str());
+    let is_there = resolve(fs, path.as_bytes()).is_ok() || resolve(fs, INIT.as_bytes()).is_ok();
+    (!is_there).then(|| no_init(fs, path, kind))
+}
+
 /// What else a root file system has to have before its init is started: a release for systemd in the initramfs
 /// (`src/shared/switch-root.c`), and `/dev` for the console that initramfs-tools opens there.
 fn no_system(fs: &dyn FileSystem, kernel: &Kernel, kind: Kind) -> Option<Step<Init>> {

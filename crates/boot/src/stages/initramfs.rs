@@ -8,25 +8,22 @@ use std::collections::BTreeSet;
 
 use guest::Guest;
 use guest_files::crypttab;
-use storage::{Bus, Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
+use storage::{Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
 
 use super::devices::{Devices, Found, overhang};
 use super::drivers::{Drivers, Lack};
 use super::grub::GuestPlace;
 use super::init::last;
+use super::initrd_mounts::Early;
 use super::kernel::{Kernel, Kind, Unpacked};
-use super::unsearched;
-use super::{Next, Step, Stop, cause, mount_options, stage};
-use crate::lvm_conf;
-use crate::lvm_devices::{self, DevicesFile};
+use super::{Next, Step, Stop, cause, lvm, mount_options, stage, unsearched};
 use crate::trace::{Cause, Outcome, StageName, Verdict};
-
-/// LVM's devices file in the image.
-const DEVICES_FILE: &str = "etc/lvm/devices/system.devices";
 
 /// What is there after the search.
 pub(crate) struct Root {
     pub(crate) kind: Kind,
+    /// The logical volumes that are active.
+    pub(crate) active: BTreeSet<NodeId>,
 }
 
 /// The device that a specification of the command line stands for.
@@ -68,6 +65,13 @@ pub(crate) fn run(
         }
         Kind::Unknown => Step::unknown(name, format!("{} is of no kind that is known here", unpacked.path)),
     };
+    if let (Some(guest), Next::Goes(root)) = (guest, &mut step.next) {
+        root.active = lvm::active(storage, guest, unpacked.kind, &devices);
+    }
+    if let Some(guest) = guest {
+        let early = Early { storage, guest, kernel, unpacked, devices: &devices, drivers: &drivers };
+        step = step.then(|root| early.mount(root));
+    }
     // What was not unpacked is the reason for whatever is missing then.
     if let (Some(damage), Next::Stops(stop)) = (&unpacked.archive.damage, &mut step.next)
         && let Some(cause) = &mut stop.cause
@@ -187,66 +191,6 @@ impl Search<'_> {
         }
     }
 
-    /// What the copies of LVM's configuration in the image keep from being seen.
-    fn apply_lvm_configuration(&self, devices: &mut Devices<'_>) {
-        // What lvmlocal.conf sets counts more.
-        let conf = ["etc/lvm/lvm.conf", "etc/lvm/lvmlocal.conf"].map(|path| self.unpacked.text(path));
-        let conf = conf.into_iter().flatten().reduce(|all, local| all + "\n" + &local);
-        if let Some(list) = conf.as_deref().and_then(lvm_conf::volume_list) {
-            for (id, node) in self.storage.iter() {
-                let NodeKind::LogicalVolume { group, name, .. } = &node.kind else { continue };
-                if !list.iter().any(|entry| entry == group || *entry == format!("{group}/{name}")) {
-                    let path = &self.unpacked.path;
-                    let reason = format!("volume_list in etc/lvm/lvm.conf of {path} does not list {group}");
-                    devices.block(id, "lvm.activation-disabled", reason);
-                }
-            }
-        }
-        let file = self.unpacked.text(DEVICES_FILE);
-        let rejected: Vec<(NodeId, &str, String)> = match file {
-            // Where it is used, filters do not count.
-            Some(file) if lvm_devices::is_used(conf.as_deref(), self.has_devices_file_by_default()) => {
-                let file = DevicesFile::parse(&file);
-                let excluded = self.storage.pvs.iter().filter_map(|(id, pv)| {
-                    let disks = self.storage.disks_below(*id);
-                    let slots = self.hardware.slots.iter();
-                    let below = slots.filter(|slot| slot.disk.is_some_and(|disk| disks.contains(&disk)));
-                    let buses: Vec<Bus> = below.map(|slot| slot.bus).collect();
-                    let reason = file.excludes(&pv.uuid, self.hardware.is_clone, &buses)?;
-                    let reason = format!("{DEVICES_FILE} of {}: {reason}", self.unpacked.path);
-                    Some((*id, "lvm.devices-file-excludes", reason))
-                });
-                excluded.collect()
-            }
-            _ => {
-                let Some(filter) = conf.as_deref().and_then(lvm_conf::Filter::parse) else { return };
-                let rejected = self.storage.pvs.iter().filter_map(|(id, _)| {
-                    let names: Vec<&str> = devices.names.of(*id).collect();
-                    let is_rejected = !names.is_empty() && !filter.accepts(&names);
-                    let kernel = names.iter().find(|name| kernel_disk_name(name).is_some()).or(names.first());
-                    let name = kernel.filter(|_| is_rejected)?;
-                    let path = &self.unpacked.path;
-                    let reason = format!("the filter in etc/lvm/lvm.conf of {path} passes {name} over");
-                    Some((*id, "lvm.filter-excludes", reason))
-                });
-                rejected.collect()
-            }
-        };
-        for (id, rule, reason) in rejected {
-            devices.block(id, rule, reason);
-        }
-    }
-
-    /// Red Hat builds lvm2 so from its release 9 on, Fedora from 36 on.
-    fn has_devices_file_by_default(&self) -> bool {
-        let Some(guest) = self.guest else { return false };
-        let get = |key: &str| guest.os_release.get(key).unwrap_or_default();
-        let major =
-            get("VERSION_ID").split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
-        let is_like = |id: &str| get("ID") == id || get("ID_LIKE").split_whitespace().any(|like| like == id);
-        get("ID") == "fedora" && major >= 36 || is_like("rhel") && major >= 9
-    }
-
     /// Whether a target can be mounted as root.
     fn mount(
         &self,
@@ -337,7 +281,11 @@ impl Search<'_> {
                 format!("the system is in the subvolume {subvolume}, and rootflags= does not ask for it");
             return give_up(self.kernel.loaded.place.cause("init.missing", symptom), summary);
         }
-        Step::goes(name, format!("{spec} is {}", self.storage.node(id).path), Root { kind })
+        Step::goes(
+            name,
+            format!("{spec} is {}", self.storage.node(id).path),
+            Root { kind, active: BTreeSet::new() },
+        )
     }
 
     fn initramfs_tools(&self, devices: &mut Devices<'_>, drivers: &Drivers<'_>) -> Step<Root> {
@@ -349,7 +297,12 @@ impl Search<'_> {
             }
         }
         self.unpacked.number_arrays(devices);
-        self.apply_lvm_configuration(devices);
+        lvm::Settings::of_image(self.unpacked).block_in_image(
+            self.storage,
+            self.guest,
+            self.hardware,
+            devices,
+        );
         let give_up =
             |cause: Cause, summary: String| Step::stops(name, Outcome::InitramfsShell, cause, summary);
         let alert = format!("ALERT!  {spec} does not exist.  Dropping to a shell!");
@@ -446,7 +399,12 @@ impl Search<'_> {
         let arguments = self.dracut_arguments();
         let has = |key: &str| arguments.iter().any(|(argument, _)| argument.starts_with(key));
         self.unpacked.number_arrays(devices);
-        self.apply_lvm_configuration(devices);
+        lvm::Settings::of_image(self.unpacked).block_in_image(
+            self.storage,
+            self.guest,
+            self.hardware,
+            devices,
+        );
         if let Some(text) = self.unpacked.text("etc/crypttab") {
             devices.add_crypttab(&text);
         }

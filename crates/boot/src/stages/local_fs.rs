@@ -12,7 +12,7 @@ use super::devices::{Devices, Found};
 use super::drivers::Drivers;
 use super::fate::{self, Fate};
 use super::kernel::Kernel;
-use super::{crypttab, stage};
+use super::{crypttab, lvm, stage};
 use crate::fstab::{self, Unit};
 use crate::systemd::{self, Broken, Plan};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
@@ -73,7 +73,8 @@ impl<'a> Ground<'a> {
             return Some(Fate::CannotMount(rule, reason));
         }
         let broken = self.silent.filter(|_| unit.device.is_some() && unit.target != "/")?;
-        Some(Fate::NoDevice(format!("{}: {}, so that no device appears", broken.unit, broken.reason)))
+        let reason = format!("{}: {}, so that no device appears", broken.unit, broken.reason);
+        Some(Fate::NoDevice(reason, None))
     }
 
     /// What a root that stays read-only comes to.
@@ -171,7 +172,7 @@ impl Account<'_> {
         };
         let is_first = self.trace.cause.is_none();
         let stops = *is_required && self.ground.stops;
-        let is_failure = matches!(fate, Fate::NoDevice(_) | Fate::CannotMount(..));
+        let is_failure = matches!(fate, Fate::NoDevice(..) | Fate::CannotMount(..));
         if is_failure && !is_own {
             self.trace.failing_lines.push(unit.line);
         }
@@ -210,7 +211,7 @@ impl Account<'_> {
                     self.degrades(cause, &unit.name, &reason);
                 }
             }
-            Fate::NoDevice(reason) => {
+            Fate::NoDevice(reason, rule) => {
                 let timeout = unit.device_timeout.unwrap_or(self.guest.device_timeout);
                 self.trace.delay = self.trace.delay.max(timeout);
                 self.record.evidence.push(evidence(&reason));
@@ -218,7 +219,7 @@ impl Account<'_> {
                     let device = unit.device.as_deref().unwrap_or(&unit.what);
                     let symptom = format!("Timed out waiting for device {device}");
                     let outcome = if timeout == Duration::MAX { Outcome::Hang } else { Outcome::Emergency };
-                    let cause = self.blame_for_device(started, symptom);
+                    let cause = self.blame_for_device(started, rule, symptom);
                     self.ends(outcome, cause, &unit.name, &reason);
                 }
             }
@@ -252,7 +253,7 @@ impl Account<'_> {
     }
 
     /// What is to blame for a device that does not come.
-    fn blame_for_device(&self, started: &Started, symptom: String) -> Cause {
+    fn blame_for_device(&self, started: &Started, known: Option<&'static str>, symptom: String) -> Cause {
         let unit = &started.unit;
         let name = unit.device.as_deref().unwrap_or(&unit.name).to_owned();
         let told = |rule, file, line| Cause { rule, file, line, unit: Some(name.clone()), symptom };
@@ -263,13 +264,15 @@ impl Account<'_> {
             };
             return told("systemd.default-target-broken", file, line);
         }
+        if let Some(rule) = known.filter(|rule| rule.starts_with("lvm.")) {
+            return told(rule, lvm::file_of(rule).to_owned(), None);
+        }
         if let Some(line) = crypttab_line(self.guest, self.devices, &unit.what) {
             return told("luks.crypttab-unresolved", "/etc/crypttab".to_owned(), Some(line));
         }
         let rule = match started.is_own {
             true => "systemd.unit-broken",
-            false if storage::is_unstable_name(&unit.what) => "fstab.unstable-device",
-            false => "fstab.unresolved-source",
+            false => unresolved(&unit.what),
         };
         told(rule, started.file.clone(), Some(started.unit.line))
     }
@@ -322,6 +325,11 @@ fn started(guest: &Guest, plan: Option<&Plan>) -> Vec<Started> {
         started.push(Started { unit, entry, file, is_own: true, is_required });
     }
     started
+}
+
+/// The rule for a line of fstab whose device is not there.
+pub(super) fn unresolved(what: &str) -> &'static str {
+    if storage::is_unstable_name(what) { "fstab.unstable-device" } else { "fstab.unresolved-source" }
 }
 
 /// Whether the kernel's command line has the root mounted read-only: so it is unless `rw` comes last.

@@ -1,5 +1,7 @@
 //! Boots in which no initramfs looks for a root file system: none is named, there is no initramfs, or a shell is asked for.
 
+use std::collections::BTreeSet;
+
 use guest::Guest;
 use storage::{Firmware, Hardware, NodeKind, Storage};
 
@@ -72,7 +74,11 @@ pub(super) fn without(
     let kind = root.and_then(|root| storage.node(root).content_type()).unwrap_or_default().to_owned();
     match devices.find(&device_of(spec)) {
         Found::Node(id) if Some(id) == root => match drivers.check(&kind) {
-            Ok(()) => Step::goes(name, format!("{spec}, without an initramfs"), Root { kind: Kind::Unknown }),
+            Ok(()) => Step::goes(
+                name,
+                format!("{spec}, without an initramfs"),
+                Root { kind: Kind::Unknown, active: BTreeSet::new() },
+            ),
             Err(Lack::Unknown(reason)) => Step::unknown(name, reason),
             Err(_) => blame("grub.no-initrd", format!("{kind} is not built into the kernel")),
         },
