@@ -87,6 +87,8 @@ impl Machine {
             DiskOrder::ExtraFirst(count) => hardware = hardware.with_extra_first(*count),
             DiskOrder::Permuted(order) => {
                 let place = |slot: &Slot| order.iter().position(|disk| Some(*disk) == slot.disk);
+                // Another order is what the kernel meets; the firmware starts what it has started before.
+                hardware.boots = Some(hardware.boot_order());
                 hardware.slots.sort_by_key(|slot| place(slot).unwrap_or(usize::MAX));
             }
         }

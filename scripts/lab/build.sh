@@ -14,7 +14,7 @@
 #   g6el    g2 dressed as CentOS 7: grub2 paths, os-release, a BLS file
 #   g1usr, g2usr  g1 and g2 with /usr on a partition of its own
 #   g7      BIOS, GPT, ext4 root, dracut; /home and swap by the types of their partitions alone
-#   g8data  g1 and a second disk that holds a volume group for /data
+#   g8data, g9data  g1 and g2 with a second disk that holds a volume group for /data
 # File systems are made and filled on loop devices at byte offsets; only GRUB is installed in libguestfs' appliance.
 set -euo pipefail
 LAB=${LAB:-$HOME/guestmend-lab}
@@ -246,18 +246,22 @@ g7() {
   finish g7
 }
 
-g8data() {
-  local raw=$WORK/g8data-b.raw made=$WORK/g8data-a.qcow2
+g8data() { data g8data g1; }
+g9data() { data g9data g2; }
+
+data() { # NAME OF: another guest with a second disk, which is a physical volume
+  local raw=$WORK/$1-b.raw made=$WORK/$1-a.qcow2
   truncate -s 256M "$raw"
   guestfish add-drive "$raw" format:raw : run : pvcreate /dev/sda : vgcreate data /dev/sda : lvcreate files data 128 : mkfs ext4 /dev/data/files : set-uuid /dev/data/files 88888888-aaaa-4bbb-8ccc-000000000008
-  qemu-img create -q -f qcow2 -F qcow2 -b "$IMAGES/g1.qcow2" "$made"
-  (cd "$here" && python3 -c 'import sys, disk
-with disk.Disk(sys.argv[1]) as d, d.mount(d.partitions()[0]) as root:
+  qemu-img create -q -f qcow2 -F qcow2 -b "$IMAGES/$2.qcow2" "$made"
+  (cd "$here" && python3 -c 'import sys, disk, faults
+name, made, of = sys.argv[1:]
+with disk.Disk(made) as opened, faults.Machine(of, [opened]).root() as root:
     open(root + "/etc/fstab", "a").write("/dev/mapper/data-files /data ext4 defaults 0 2\n")
-    open(root + "/etc/hostname", "w").write("g8data\n")' "$made")
-  qemu-img convert -O qcow2 "$made" "$IMAGES/g8data-a.qcow2"
+    open(root + "/etc/hostname", "w").write(name + "\n")' "$1" "$made" "$2")
+  qemu-img convert -O qcow2 "$made" "$IMAGES/$1-a.qcow2"
   rm "$made"
-  finish g8data-b
+  finish "$1-b"
 }
 
 needs
@@ -265,7 +269,7 @@ mkdir -p "$MOUNT"
 base base-deb initramfs-tools,cryptsetup-initramfs
 base base-dracut dracut,dracut-core
 if [ $# = 0 ]; then
-  for guest in g1 g2 g3 g4 g5luks g5md g6el g1usr g2usr g7 g8data; do
+  for guest in g1 g2 g3 g4 g5luks g5md g6el g1usr g2usr g7 g8data g9data; do
     [ -e "$IMAGES/$guest.qcow2" ] || [ -e "$IMAGES/$guest-a.qcow2" ] || set -- "$@" $guest
   done
 fi

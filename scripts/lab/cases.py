@@ -493,17 +493,23 @@ case("data-compat-unknown", "g8data", "data-compat-unknown", rule=FEATURE + "|fs
 case("data-incompat-unknown", "g8data", "data-incompat-unknown", rule=FEATURE, where="data/files")
 case("data-ro-compat-unknown", "g8data", "data-ro-compat-unknown", rule=FEATURE, where="data/files")
 case("data-gone", "g8data", disks=[0], rule="fstab.unresolved-source|lvm.pv-missing", where=F2)
-case("data-first", "g8data", disks=[1, 0])
+# SeaBIOS starts the first hard disk, and no other.
+case("data-first", "g8data", disks=[1, 0], rule="mbr.signature-missing", where="disk 0 of the machine is the data disk")
 case("data-nofail-gone", "g8data", "data-nofail", disks=[0])
 case("data-by-uuid", "g8data", "data-by-uuid")
-case("data-filter", "g8data", "data-filter", rule="lvm.filter-excludes", where="/etc/lvm/lvm.conf filter")
-case("data-filter-scsi", "g8data", "data-filter", "virtio-scsi")
-case("data-global-filter", "g8data", "data-global-filter", rule="lvm.filter-excludes", where="/etc/lvm/lvm.conf global_filter")
+# initramfs-tools puts the rules for events into its image, dracut activates what its command line names: the root's settings count
+# for what comes after that.
+for name in ("filter", "global-filter", "no-events", "auto-list", "volume-list", "devices-other"):
+    case("data-" + name, "g8data", "data-" + name)
 LVM_OFF = "lvm.activation-disabled"
-case("data-no-events", "g8data", "data-no-events", rule=LVM_OFF, where="/etc/lvm/lvm.conf event_activation")
-case("data-auto-list", "g8data", "data-auto-list", rule=LVM_OFF, where="/etc/lvm/lvm.conf auto_activation_volume_list")
-case("data-volume-list", "g8data", "data-volume-list", rule=LVM_OFF, where="/etc/lvm/lvm.conf volume_list")
-case("data-devices-other", "g8data", "data-devices-other", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices")
+case("g9data-virtio", "g9data")
+case("g9data-gone", "g9data", disks=[0], rule="fstab.unresolved-source|lvm.pv-missing", where="/etc/fstab:4")
+case("data-filter-dracut", "g9data", "data-filter", rule="lvm.filter-excludes", where="/etc/lvm/lvm.conf filter")
+case("data-global-filter-dracut", "g9data", "data-global-filter", rule="lvm.filter-excludes", where="/etc/lvm/lvm.conf global_filter")
+case("data-no-events-dracut", "g9data", "data-no-events", rule=LVM_OFF, where="/etc/lvm/lvm.conf event_activation")
+case("data-auto-list-dracut", "g9data", "data-auto-list", rule=LVM_OFF, where="/etc/lvm/lvm.conf auto_activation_volume_list")
+case("data-volume-list-dracut", "g9data", "data-volume-list", rule=LVM_OFF, where="/etc/lvm/lvm.conf volume_list")
+case("data-devices-other-dracut", "g9data", "data-devices-other", rule="lvm.devices-file-excludes", where="/etc/lvm/devices/system.devices")
 case("data-label", "g8data", "data-label-zero", rule="lvm.pv-missing", where="disk 1, byte 512")
 LOOP = "systemd.offline-update-loop"
 case("update", "g1", "update")

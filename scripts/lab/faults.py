@@ -11,10 +11,10 @@ FAULTS = {}
 VERSION = "6.1.0-56-cloud-amd64"
 GONE = "deadbeef-0000-4000-8000-000000000000"
 # Two overlays of one XFS guest have one UUID, and both may be mounted here at a time.
-OPTIONS = {"g2": "nouuid", "g2usr": "nouuid", "g6el": "nouuid", "g4": "subvol=@,compress=zstd"}
-DISKS = {"g5md": ["g5md-a", "g5md-b"], "g8data": ["g8data-a", "g8data-b"]}
+OPTIONS = {"g2": "nouuid", "g2usr": "nouuid", "g9data": "nouuid", "g6el": "nouuid", "g4": "subvol=@,compress=zstd"}
+DISKS = {"g5md": ["g5md-a", "g5md-b"], "g8data": ["g8data-a", "g8data-b"], "g9data": ["g9data-a", "g9data-b"]}
 # Those with a volume group of this layout.
-LVM = ("g2", "g2usr", "g6el")
+LVM = ("g2", "g2usr", "g6el", "g9data")
 ROOT_UUID = "11111111-aaaa-4bbb-8ccc-000000000001"
 
 

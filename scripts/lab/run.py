@@ -55,7 +55,7 @@ def guest_versions():
     """What the guests are made of, from the package databases of their base trees."""
     wanted = {"linux-image-cloud-amd64": "kernel", "systemd": "systemd", "grub-common": "grub", "dracut": "dracut", "initramfs-tools": "initramfs-tools", "lvm2": "lvm2", "mdadm": "mdadm", "cryptsetup": "cryptsetup"}
     versions = {}
-    for base, guests in (("deb", "g1 g1usr g3 g4 g5luks g5md g8data"), ("dracut", "g2 g2usr g6el g7")):
+    for base, guests in (("deb", "g1 g1usr g3 g4 g5luks g5md g8data"), ("dracut", "g2 g2usr g6el g7 g9data")):
         shown = subprocess.run(["dpkg-query", "--admindir=%s/work/base-%s/var/lib/dpkg" % (boot.LAB, base), "-W", "-f", "${Package} ${Version}\n"] + list(wanted),
                                capture_output=True, text=True).stdout
         versions[guests] = {wanted[name]: version for name, version in (line.split() for line in shown.splitlines() if " " in line.strip())}

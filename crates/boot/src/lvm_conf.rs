@@ -142,6 +142,16 @@ mod tests {
     }
 
     #[test]
+    fn what_events_activate() {
+        let text = "activation {\n auto_activation_volume_list = [ \"b\" ]\n}";
+        assert_eq!(auto_activation_volume_list(text), Some(vec!["b".to_owned()]));
+        assert_eq!(auto_activation_volume_list("volume_list = [ \"b\" ]"), None);
+        assert!(has_event_activation("# event_activation = 0\n"));
+        assert!(has_event_activation("event_activation = 0\nevent_activation=1"));
+        assert!(!has_event_activation("global {\n\tevent_activation = 0\n}"));
+    }
+
+    #[test]
     fn filters() {
         let text =
             "devices {\n  # filter = [ \"r|.*|\" ]\n  filter = [ \"a|^/dev/sd[a-b]|\", \"r|.*|\" ]\n}\n";

@@ -10,7 +10,7 @@ use storage::{DeviceNames, Firmware, Hardware, NodeId, Presence, Storage};
 use crate::stages::default_target::Plans;
 use crate::stages::devices::Devices;
 use crate::stages::drivers::Drivers;
-use crate::stages::kernel::{Cache, Kernel, Kind};
+use crate::stages::kernel::{Cache, Kernel};
 use crate::stages::selinux::{self, Unruled};
 use crate::stages::{
     Next, Step, cause, default_target, firmware, grub, init, initramfs, kernel, local_fs, lvm, stage,
@@ -151,7 +151,7 @@ impl<'a> Simulator<'a> {
             }
         }
         // Where the initramfs is not known, it is taken to have activated what it can.
-        let active = active.unwrap_or_else(|| lvm::active(self.storage, guest, Kind::Dracut, &devices));
+        let active = active.unwrap_or_else(|| lvm::made(self.storage, &devices));
         let settings = lvm::Settings::of_root(guest);
         settings.block_on_root(self.storage, guest, hardware, &active, &mut devices);
         devices

@@ -185,16 +185,46 @@ fn read_config(fs: &dyn FileSystem, node: NodeId, path: &str) -> Result<ConfigFi
 /// A root file system holds an `etc` and either names its release or can start it. Where `/usr` is a file system of its own, what
 /// is left are the links to it.
 fn is_root(fs: &dyn FileSystem) -> bool {
+    // What cannot be read may be there; of a tree without anything that can, nothing is known.
     let is_there = |path: &str| !matches!(resolve(fs, path.as_bytes()), Err(PathError::NotFound(_)));
-    is_there("/etc")
-        && (is_there("/etc/os-release") || is_there("/usr/lib/os-release") || is_there("/etc/fstab"))
-        && (["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/etc/inittab", "/usr/bin"]
+    let is_read = |path: &str| resolve(fs, path.as_bytes()).is_ok();
+    let has_programs =
+        ["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/etc/inittab", "/usr/bin"]
             .into_iter()
-            .any(is_there)
+            .any(is_there);
+    ["/etc", "/usr", "/var"].into_iter().any(is_read)
+        && is_there("/etc")
+        && (is_there("/etc/os-release") || is_there("/usr/lib/os-release") || is_there("/etc/fstab"))
+        && (has_programs
             || is_there("/etc/fstab") && ["/sbin", "/bin"].into_iter().all(|path| is_link(fs, path)))
 }
 
 fn is_link(fs: &dyn FileSystem, path: &str) -> bool {
     let found = resolve_no_follow(fs, path.as_bytes()).ok().and_then(|inode| fs.metadata(inode).ok());
     found.is_some_and(|found| found.kind == FileKind::Symlink)
+}
+
+#[cfg(test)]
+mod tests {
+    use filesystem::MemoryFs;
+
+    use super::*;
+
+    #[test]
+    fn roots() {
+        let whole = || MemoryFs::new().file("/etc/os-release", "").file("/usr/lib/systemd/systemd", "");
+        assert!(is_root(&whole()));
+        let split = || {
+            MemoryFs::new()
+                .file("/etc/fstab", "UUID=a /usr ext4\n")
+                .directory("/usr")
+                .symlink("/sbin", "usr/sbin")
+                .symlink("/etc/os-release", "../usr/lib/os-release")
+        };
+        assert!(is_root(&split().symlink("/bin", "usr/bin")));
+        // A backup of an etc is no system.
+        assert!(!is_root(&split()));
+        assert!(!is_root(&MemoryFs::new().file("/etc/fstab", "")));
+        assert!(!is_root(&MemoryFs::new().file("/home/a", "")));
+    }
 }

@@ -70,12 +70,15 @@ pub static RULES: &[&Rule] = &[
     &esp::loader_pair_broken::RULE,
     &esp::no_fallback_loader::RULE,
     &fs::btrfs_incomplete::RULE,
+    &fs::ext4_errors::RULE,
     &fs::wrong_type_or_missing::RULE,
+    &fs::xfs_corrupt::RULE,
     &fstab::fstype_wrong::RULE,
     &fstab::mountpoint_or_bind_invalid::RULE,
     &fstab::option_hazard::RULE,
     &fstab::root_mismatch::RULE,
     &fstab::swap_missing::RULE,
+    &fstab::syntax::RULE,
     &fstab::unresolved_source::RULE,
     &fstab::unstable_device::RULE,
     &fw::no_boot_path::RULE,
@@ -100,6 +103,7 @@ pub static RULES: &[&Rule] = &[
     &initramfs::root_stack_missing::RULE,
     &initramfs::stale_wait_device::RULE,
     &kernel::bus_driver_unavailable::RULE,
+    &kernel::fs_feature_unsupported::RULE,
     &kernel::image_invalid::RULE,
     &kernel::modules_missing::RULE,
     &luks::crypttab_unresolved::RULE,
@@ -119,6 +123,7 @@ pub static RULES: &[&Rule] = &[
     &rootfs::mount_points_missing::RULE,
     &selinux::config_invalid::RULE,
     &systemd::default_target_broken::RULE,
+    &systemd::offline_update_loop::RULE,
     &systemd::unit_broken::RULE,
 ];
 
@@ -143,6 +148,7 @@ pub fn judge(storage: &Storage, guests: &[Guest], boots: &[BootTrace]) -> Vec<Fi
             stopped::report_unseen(rule, &case, &mut findings, known);
         }
     }
+    stopped::report_without_system(RULES, storage, boots, &mut findings);
     findings
 }
 

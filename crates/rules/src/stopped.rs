@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use boot::{BootTrace, Cause, Verdict};
 use repair::Fix;
-use storage::{NodeId, NodeKind};
+use storage::{NodeId, NodeKind, Storage};
 
 use crate::finding::{Line, Place, Spot};
 use crate::{Case, Finding, Rule, Severity};
@@ -40,6 +40,50 @@ pub(crate) fn report_unseen(rule: &'static Rule, case: &Case<'_>, findings: &mut
     findings.append(&mut unseen);
 }
 
+/// The same for boots of disks on which no system was found: where they end is all that there is to say.
+pub(crate) fn report_without_system(
+    rules: &[&'static Rule],
+    storage: &Storage,
+    boots: &[BootTrace],
+    findings: &mut Vec<Finding>,
+) {
+    for (number, boot) in boots.iter().enumerate().filter(|(_, boot)| boot.guest.is_none()) {
+        let Some(cause) = &boot.cause else { continue };
+        let Some(rule) = rules.iter().find(|rule| rule.id == cause.rule) else { continue };
+        let label = label(boot, cause);
+        let place = Place { node: node_named(storage, cause, &label, boot), spot: spot(rule.id) };
+        let is_now = number == 0;
+        let machine = if is_now { "as it stands".to_owned() } else { format!("on {}", boot.hardware) };
+        let note = format!("boot: {machine}: {}, \"{}\"", boot.outcome, cause.symptom);
+        if let Some(known) =
+            findings.iter_mut().find(|known| known.rule.id == rule.id && known.place.is_at(&place))
+        {
+            known.notes.push(note);
+            continue;
+        }
+        let severity = if is_now && !boot.outcome.is_up() { Severity::Error } else { Severity::Warning };
+        findings.push(Finding { rule, severity, place, label, notes: vec![note], fix: None });
+    }
+}
+
+/// The node that a boot without a system ends at: the one whose file is to blame, the one of which the stage speaks, else a disk.
+fn node_named(storage: &Storage, cause: &Cause, label: &str, boot: &BootTrace) -> NodeId {
+    let volume = cause.file.split_once(":/").map_or("", |(volume, _)| volume);
+    let word = label.split([' ', ',', ':']).next().unwrap_or_default();
+    let named =
+        storage.iter().find(|(_, node)| !node.path.is_empty() && (node.path == volume || node.path == word));
+    let disk = boot.hardware.slots.iter().find_map(|slot| slot.disk);
+    let is_disk = |kind: &NodeKind| matches!(kind, NodeKind::Disk(index) if Some(*index) == disk);
+    let first = storage.iter().find(|(_, node)| is_disk(&node.kind));
+    named.or(first).map_or(NodeId(0), |(id, _)| id)
+}
+
+/// What the stage that failed says.
+fn label(boot: &BootTrace, cause: &Cause) -> String {
+    let failed = boot.stages.iter().rfind(|stage| stage.verdict == Verdict::Fail);
+    failed.map_or_else(|| cause.symptom.clone(), |stage| stage.summary.clone())
+}
+
 /// The finding of one place; `struck` are the boots that end there.
 fn finding(
     rule: &'static Rule,
@@ -51,8 +95,7 @@ fn finding(
     let is_now = |boot: &BootTrace| case.boots.first().is_some_and(|first| std::ptr::eq(*first, boot));
     let stops_now = struck.iter().any(|boot| is_now(boot) && !boot.outcome.is_up());
     let severity = if stops_now { Severity::Error } else { Severity::Warning };
-    let failed = struck.first().and_then(|boot| boot.stages.iter().rfind(|s| s.verdict == Verdict::Fail));
-    let label = failed.map_or_else(|| cause.symptom.clone(), |stage| stage.summary.clone());
+    let label = struck.first().map_or_else(|| cause.symptom.clone(), |boot| label(boot, cause));
     let place = place(case, rule.id, cause, &label, struck);
     let mut notes: Vec<(String, String)> = Vec::new();
     for boot in struck {
@@ -96,16 +139,21 @@ fn device(case: &Case<'_>, rule: &str, struck: &[&BootTrace]) -> Place {
     let disk = struck.first().and_then(|boot| boot.hardware.slots.iter().find_map(|slot| slot.disk));
     let is_it = |kind: &NodeKind| matches!(kind, NodeKind::Disk(index) if Some(*index) == disk);
     let first = case.storage.iter().find(|(_, node)| is_it(&node.kind)).map(|(id, _)| id);
+    let spot = spot(rule);
     let group = rule.split('.').next().unwrap_or_default();
-    let spot = match (group, rule) {
+    let is_about_disk = matches!(group, "mbr" | "gpt" | "fw" | "esp" | "grub");
+    let node: NodeId = first.filter(|_| is_about_disk).unwrap_or(case.guest.root);
+    Place { node, spot }
+}
+
+/// Where on its device a fault outside of files lies.
+fn spot(rule: &str) -> Spot {
+    match (rule.split('.').next().unwrap_or_default(), rule) {
         // The boot sector also says where the core image is.
         ("mbr", _) | (_, "grub.boot-to-core") => Spot::Sector(0),
         ("gpt", _) => Spot::Sector(1),
         _ => Spot::Device,
-    };
-    let is_about_disk = matches!(group, "mbr" | "gpt" | "fw" | "esp" | "grub");
-    let node: NodeId = first.filter(|_| is_about_disk).unwrap_or(case.guest.root);
-    Place { node, spot }
+    }
 }
 
 /// The word of a line that the first of `reasons` speaks of, as it stands or behind its `=`, else the next; else the whole line.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use blockdev::Device;
 use filesystem::{Error, FileSystem, Format, Identity, Opened, Subvolume};
+use filesystem_ext4::preen::{Preen, PreenOptions};
 use luks::Container;
 use volume::lvm2::{PhysicalVolume, VolumeGroup};
 use volume::md::Array;
@@ -84,11 +85,13 @@ impl From<Opened> for View {
     }
 }
 
-/// The two views of one file system, opened at most once each.
+/// The two views of one file system, opened at most once each, and its checks.
 #[derive(Debug, Default)]
 pub struct Views {
     boot_loader: OnceLock<Result<View, Arc<Error>>>,
     kernel: OnceLock<Result<View, Arc<Error>>>,
+    /// What a check at boot comes to: as the file system is marked, and forced.
+    checked: [OnceLock<Preen>; 2],
 }
 
 /// What kind of device a node is.
@@ -354,6 +357,18 @@ impl Node {
             Ok(open_all(format, device, others)?.into())
         });
         opened.clone()
+    }
+
+    /// What the check at boot, `fsck -a`, comes to; `is_forced` also where the file system is marked as clean. Only those of ext2
+    /// to ext4 look at anything, or stop anybody.
+    pub fn boot_check(&self, is_forced: bool) -> &Preen {
+        self.views.checked[usize::from(is_forced)].get_or_init(|| {
+            let is_ext = matches!(self.content_type(), Some("ext2" | "ext3" | "ext4"));
+            let Some(device) = self.device.as_ref().filter(|_| is_ext) else { return Preen::Skipped };
+            let options = PreenOptions { is_forced, now: None };
+            filesystem_ext4::preen::preen(device.clone(), &options)
+                .unwrap_or_else(|error| Preen::Unknown(error.to_string()))
+        })
     }
 
     /// Opens the file system as the kernel will see it: with its journal replayed in memory. What is read through it stays as it

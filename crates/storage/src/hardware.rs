@@ -179,7 +179,7 @@ pub struct Hardware {
     pub slots: Vec<Slot>,
     /// What starts it; `None` is what the disks are made for.
     pub firmware: Option<Firmware>,
-    /// The disks that the firmware tries, in this order, and no others; `None`: every disk, as enumerated.
+    /// The disks that the firmware tries, in this order, and no others; `None`: every disk, as enumerated. A BIOS starts the first.
     pub boots: Option<Vec<usize>>,
     /// A copy of the machine that the disks come from: serial numbers, and names made of them, are others.
     pub is_clone: bool,

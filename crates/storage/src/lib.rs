@@ -12,6 +12,7 @@ mod names;
 mod signature;
 
 pub use discover::{FILESYSTEMS, discover};
+pub use filesystem_ext4::preen::Preen as BootCheck;
 pub use graph::{Content, Encrypted, FoundArray, Node, NodeId, NodeKind, Presence, Storage, View, Views};
 pub use hardware::{Bus, Firmware, Hardware, Slot};
 pub use names::{DeviceNames, Target, depends_on_machine, is_unstable_name, kernel_disk_name, udev_node};

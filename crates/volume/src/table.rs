@@ -60,6 +60,8 @@ pub struct Partition {
     pub label: Option<String>,
     /// The MBR's active flag, or GPT's legacy-BIOS-bootable attribute.
     pub is_bootable: bool,
+    /// GPT's attribute bits; 0 in an MBR.
+    pub attributes: u64,
 }
 
 /// Reads the table that Linux would use: GPT behind a protective MBR, else MBR. Where Linux would use none, what

@@ -149,7 +149,7 @@ fn examine_one(common: &Common, keys: &Arc<Keyring>, path: &Path) -> anyhow::Res
     let disks = Disks::open_with(common, keys.clone(), &[path.to_owned()])?;
     let machines = machines();
     let examination = examine(&disks.devices(), &disks.keys, &machines);
-    if examination.guests.is_empty() {
+    if examination.guests.is_empty() && examination.boots.is_empty() {
         return Ok((Status::Failed, "no installed system found".into(), Vec::new(), Vec::new()));
     }
     let failing =

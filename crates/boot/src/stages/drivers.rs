@@ -56,6 +56,11 @@ pub(crate) struct Drivers<'a> {
 }
 
 impl<'a> Drivers<'a> {
+    /// The kernel's release, where it is known.
+    pub(super) fn release(&self) -> Option<&str> {
+        self.kernel?.release.as_deref()
+    }
+
     /// In the initramfs.
     pub(crate) fn in_initramfs(kernel: &'a Kernel, unpacked: &'a Unpacked) -> Self {
         let loadable = unpacked.loadable(kernel.release.as_ref());

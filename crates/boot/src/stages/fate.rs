@@ -6,8 +6,10 @@ use guest::Guest;
 use guest_files::fstab::Entry;
 use storage::{Content, NodeId, Storage};
 
+use super::checks::{Checked, Checks};
 use super::devices::{Devices, Found, overhang};
 use super::drivers::{Drivers, Lack};
+use super::features::{self, Refusal};
 use super::mount_options;
 use crate::fstab::{Unit, is_mountable_as};
 
@@ -26,15 +28,18 @@ pub(super) enum Fate {
     Unknown(String),
 }
 
+/// What decides over a mount at one time of the boot.
+pub(super) struct Time<'a> {
+    pub(super) storage: &'a Storage,
+    pub(super) guest: &'a Guest,
+    pub(super) devices: &'a Devices<'a>,
+    pub(super) drivers: &'a Drivers<'a>,
+    pub(super) checks: &'a Checks<'a>,
+}
+
 /// What happens to a unit, by the device that it names and its line.
-pub(super) fn of(
-    storage: &Storage,
-    guest: &Guest,
-    devices: &Devices<'_>,
-    drivers: &Drivers<'_>,
-    unit: &Unit,
-    entry: &Entry,
-) -> Fate {
+pub(super) fn of(time: &Time<'_>, unit: &Unit, entry: &Entry) -> Fate {
+    let Time { storage, guest, devices, .. } = *time;
     if let Some(reason) = not_a_directory(guest, unit, entry) {
         return Fate::CannotMount("fstab.mountpoint-or-bind-invalid", reason);
     }
@@ -45,7 +50,7 @@ pub(super) fn of(
         Found::Node(node) if unit.target == "/" && node != guest.root => {
             Fate::Unknown(format!("/ is {}, which is not the root file system that was found", unit.what))
         }
-        Found::Node(node) => mounted(storage, guest, drivers, node, unit, entry),
+        Found::Node(node) => mounted(time, node, unit, entry),
         Found::Ambiguous if has_btrfs_twins(storage, &unit.what) => Fate::Chance(format!(
             "several devices claim {}, and btrfs takes only the one that it saw first",
             unit.what
@@ -80,7 +85,7 @@ fn has_btrfs_twins(storage: &Storage, what: &str) -> bool {
 }
 
 /// A mount point that is a file: only a file can be bound on it.
-fn not_a_directory(guest: &Guest, unit: &Unit, entry: &Entry) -> Option<String> {
+pub(super) fn not_a_directory(guest: &Guest, unit: &Unit, entry: &Entry) -> Option<String> {
     let is_bind = entry.has_option("bind") || entry.has_option("rbind");
     if unit.target.is_empty() || is_bind {
         return None;
@@ -141,14 +146,9 @@ fn without_device(guest: &Guest, unit: &Unit, entry: &Entry) -> Fate {
     Fate::Works
 }
 
-fn mounted(
-    storage: &Storage,
-    guest: &Guest,
-    drivers: &Drivers<'_>,
-    node: NodeId,
-    unit: &Unit,
-    entry: &Entry,
-) -> Fate {
+/// What happens to it on its device.
+pub(super) fn mounted(time: &Time<'_>, node: NodeId, unit: &Unit, entry: &Entry) -> Fate {
+    let Time { storage, guest, drivers, .. } = *time;
     let found = storage.node(node);
     let kind = entry.kind.text();
     let Some(content) = found.content_type() else {
@@ -158,6 +158,14 @@ fn mounted(
     if matches!(found.content, Content::PhysicalVolume { .. } | Content::Partitions(_)) {
         let reason = format!("{} leads to {}, which is {content}", unit.what, found.path);
         return Fate::CannotMount("fstab.unresolved-source", reason);
+    }
+    // The initramfs has checked the root.
+    if unit.is_checked && unit.target != "/" {
+        match time.checks.of(found) {
+            Checked::GoesOn => {}
+            Checked::Stops(reason) => return Fate::CannotMount("fs.ext4-errors", reason),
+            Checked::Unknown(reason) => return Fate::Unknown(reason),
+        }
     }
     if let Some(reason) = overhang(storage, node) {
         return Fate::CannotMount("part.out-of-bounds", reason);
@@ -191,6 +199,17 @@ fn mounted(
             "/" => Fate::StaysAsItIs(rule, format!("{reason}, so that / stays read-only")),
             _ => Fate::CannotMount(rule, reason),
         };
+    }
+    let is_root = unit.target == "/";
+    let is_read_only = entry.last_of("ro", "rw") == Some(true);
+    match features::refused(found, drivers) {
+        // It is mounted already, by a driver that took it.
+        Some(Refusal::Mount(rule, reason)) if !is_root => return Fate::CannotMount(rule, reason),
+        Some(Refusal::Write(rule, reason)) if is_root => {
+            return Fate::StaysAsItIs(rule, format!("{reason}, so that / stays read-only"));
+        }
+        Some(Refusal::Write(rule, reason)) if !is_read_only => return Fate::CannotMount(rule, reason),
+        _ => {}
     }
     // What the initramfs has loaded for the root stays loaded.
     if unit.target == "/" || storage.node(guest.root).content_type() == Some(content) {

@@ -1,6 +1,6 @@
 //! What the firmware starts: a boot sector, or a program on a FAT file system.
 //!
-//! SeaBIOS goes through the disks and passes over those without the mark of a boot sector. UEFI's memory of entries is taken to be
+//! SeaBIOS starts the first hard disk in its order, and no other (booted: `Boot failed: not a bootable disk`, then floppies). UEFI's memory of entries is taken to be
 //! empty, so that only the path for removable media counts.
 
 use std::sync::Arc;
@@ -97,8 +97,8 @@ fn boot_code(storage: &Storage, disk: NodeId) -> Option<BootCode> {
 
 fn bios(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
     let name = StageName::Firmware;
-    let Some((disk, id, code)) =
-        disks(storage, hardware).find_map(|(disk, id)| Some((disk, id, boot_code(storage, id)?)))
+    let first = disks(storage, hardware).next();
+    let Some((disk, id, code)) = first.and_then(|(disk, id)| Some((disk, id, boot_code(storage, id)?)))
     else {
         if !has_loader_files(storage) {
             return Step::unknown(
@@ -107,7 +107,16 @@ fn bios(storage: &Storage, hardware: &Hardware) -> Step<Loader> {
             );
         }
         let cause = cause("mbr.signature-missing", "Boot failed: not a bootable disk");
-        return Step::stops(name, Outcome::NoBootableDevice, cause, "no disk has the mark of a boot sector");
+        let other = disks(storage, hardware).find(|(_, id)| boot_code(storage, *id).is_some());
+        let summary = match (first, other) {
+            (Some((_, first)), Some((_, other))) => format!(
+                "{} comes first and has no mark of a boot sector; {}, which has one, is not tried",
+                storage.node(first).path,
+                storage.node(other).path
+            ),
+            _ => "no disk has the mark of a boot sector".to_owned(),
+        };
+        return Step::stops(name, Outcome::NoBootableDevice, cause, summary);
     };
     let path = &storage.node(id).path;
     match code {

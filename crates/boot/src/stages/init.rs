@@ -8,6 +8,7 @@ use guest::Guest;
 
 use super::default_target::{Plans, Towards};
 use super::kernel::{Kernel, Kind, Unpacked};
+use super::offline_update::{self, Update};
 use super::selinux::{self, Unruled};
 use super::{Step, cause, libraries, local_fs};
 use crate::systemd::{Broken, Place, Refusal};
@@ -165,6 +166,10 @@ fn target(guest: &Guest, kernel: &Kernel, init: &str, plans: &Plans) -> Step<Ini
         return Step::goes(name, init.to_owned(), Init { towards: None });
     }
     let asked = asked_target(kernel);
+    let update = if asked.is_none() { offline_update::pending(guest, kernel, plans) } else { None };
+    if let Some(Update::Ends(outcome, cause, summary)) = update {
+        return Step::stops(name, outcome, cause, summary);
+    }
     let wanted = asked.as_ref().map_or(DEFAULT_TARGET, |(unit, _)| unit.as_str());
     let Some(towards) = plans.towards(guest, arguments, wanted) else {
         return Step::goes(name, init.to_owned(), Init { towards: None });
@@ -218,7 +223,9 @@ fn target(guest: &Guest, kernel: &Kernel, init: &str, plans: &Plans) -> Step<Ini
         };
         return Step::stops(name, outcome, cause, summary);
     }
-    let summary = format!("{init}, towards {}", plan.target);
+    let first =
+        if update.is_some() { "an update is made first, then the machine starts again; " } else { "" };
+    let summary = format!("{first}{init}, towards {}", plan.target);
     Step::goes(name, summary, Init { towards: Some(towards) })
 }
 

@@ -10,13 +10,15 @@ use guest::Guest;
 use guest_files::crypttab;
 use storage::{Content, Firmware, Hardware, NodeId, NodeKind, Storage, kernel_disk_name, udev_node};
 
+use super::checks::{Checked, Checks};
 use super::devices::{Devices, Found, overhang};
 use super::drivers::{Drivers, Lack};
+use super::features::{self, Refusal};
 use super::grub::GuestPlace;
 use super::init::last;
 use super::initrd_mounts::Early;
 use super::kernel::{Kernel, Kind, Unpacked};
-use super::{Next, Step, Stop, cause, lvm, mount_options, stage, unsearched};
+use super::{Next, Step, Stop, cause, local_fs, lvm, mount_options, stage, unsearched};
 use crate::trace::{Cause, Outcome, StageName, Verdict};
 
 /// What is there after the search.
@@ -66,7 +68,7 @@ pub(crate) fn run(
         Kind::Unknown => Step::unknown(name, format!("{} is of no kind that is known here", unpacked.path)),
     };
     if let (Some(guest), Next::Goes(root)) = (guest, &mut step.next) {
-        root.active = lvm::active(storage, guest, unpacked.kind, &devices);
+        root.active = lvm::active(storage, guest, unpacked, &devices);
     }
     if let Some(guest) = guest {
         let early = Early { storage, guest, kernel, unpacked, devices: &devices, drivers: &drivers };
@@ -226,6 +228,17 @@ impl Search<'_> {
             return give_up(self.cause_of_image("initramfs.root-stack-missing", &symptom), summary);
         }
         let content = self.storage.node(id).content_type().unwrap_or("nothing known").to_owned();
+        let refused = match features::refused(self.storage.node(id), drivers) {
+            Some(Refusal::Mount(rule, reason)) => Some((rule, reason)),
+            // Of the two words the last one counts.
+            Some(Refusal::Write(rule, reason)) if !local_fs::is_read_only(self.kernel) => {
+                Some((rule, reason))
+            }
+            _ => None,
+        };
+        if let Some((rule, reason)) = refused {
+            return give_up(cause(rule, symptom), reason);
+        }
         if self.guest.map(|guest| guest.root) != Some(id) {
             let node = self.storage.node(id);
             if matches!(node.content, Content::Unknown | Content::Noise) {
@@ -240,6 +253,19 @@ impl Search<'_> {
             let summary =
                 format!("the boot loader starts what is on {path}, which {spec} is, and not this system");
             return Step::unknown(name, summary);
+        }
+        match Checks::in_image(self.kernel, self.unpacked).of(self.storage.node(id)) {
+            Checked::GoesOn => {}
+            Checked::Stops(reason) => {
+                let symptom = match kind {
+                    Kind::Dracut => {
+                        format!("Failed to start systemd-fsck-root.service - File System Check on {spec}")
+                    }
+                    _ => format!("The root filesystem on {spec} requires a manual fsck"),
+                };
+                return give_up(cause("fs.ext4-errors", symptom), reason);
+            }
+            Checked::Unknown(reason) => return Step::unknown(name, reason),
         }
         if let Some(reason) = overhang(self.storage, id) {
             return give_up(cause("part.out-of-bounds", symptom), reason);

@@ -10,9 +10,10 @@ use std::time::Duration;
 use guest::Guest;
 use guest_files::fstab::Entry;
 
+use super::checks::Checks;
 use super::devices::Devices;
 use super::drivers::Drivers;
-use super::fate::{self, Fate};
+use super::fate::{self, Fate, Time};
 use super::init;
 use super::initramfs::Root;
 use super::kernel::{Kernel, Kind, Unpacked};
@@ -22,6 +23,8 @@ use crate::trace::{Cause, Outcome, StageName};
 
 const FSTAB: &str = "/etc/fstab";
 const USR: &str = "/usr";
+/// A wait for a device from which on it is sure what follows.
+const LONG: Duration = Duration::from_secs(15);
 const NAME: StageName = StageName::Root;
 
 /// The file systems of one search, and what it has to do with.
@@ -91,6 +94,10 @@ impl Early<'_> {
             return Usr::Left(Left { rule: "fstab.syntax", line, reason });
         };
         let Some(unit) = fstab::unit_of(entry) else { return Usr::Mounted };
+        // Whatever is not 0 asks for a check, a field that is not there too.
+        let line = file.document.slice(entry.span.clone());
+        let sixth = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(5);
+        let unit = Unit { is_checked: sixth != Some(b"0"), ..unit };
         let stops = |rule, symptom: String, reason: String| {
             let cause = Cause { rule, ..at(entry.line, symptom) };
             Usr::Ends(Step::stops(NAME, Outcome::InitramfsShell, cause, format!("{USR}: {reason}")))
@@ -141,7 +148,8 @@ impl Early<'_> {
                 continue;
             }
             let is_required = unit.links.iter().any(|link| matches!(link, Link::RequiredBy(_)));
-            let (rule, symptom, reason, outcome) = match self.fate(unit, entry) {
+            let mut outcome = Outcome::DracutEmergency;
+            let (rule, symptom, reason) = match self.fate(unit, entry) {
                 Fate::Works | Fate::StaysAsItIs(..) => {
                     if is_usr {
                         usr = Usr::Mounted;
@@ -154,14 +162,26 @@ impl Early<'_> {
                 Fate::Unknown(_) | Fate::Chance(_) => continue,
                 Fate::NoDevice(reason, _) => {
                     let device = unit.device.as_deref().unwrap_or(&unit.what);
-                    let is_endless = unit.device_timeout == Some(Duration::MAX);
-                    let outcome = if is_endless { Outcome::Hang } else { Outcome::DracutEmergency };
                     let symptom = format!("Timed out waiting for device {device}");
-                    (local_fs::unresolved(&unit.what), symptom, reason, outcome)
+                    // The wait over, initrd-cleanup.service is next in the queue: it isolates the target of the hand-over, which stops
+                    // the emergency shell and waits for the device anew, again and again. What fails at once stops the queue before
+                    // that service is in it.
+                    if self.unpacked.starts_systemd() {
+                        outcome = Outcome::Hang;
+                    }
+                    let wait = unit.device_timeout.unwrap_or(Duration::MAX);
+                    if is_required && outcome == Outcome::Hang && wait < LONG {
+                        let summary = format!(
+                            "{}: {reason}; after so short a wait it is chance whether the initramfs goes on without it",
+                            unit.target
+                        );
+                        return Usr::Ends(Step::unknown(NAME, summary));
+                    }
+                    (local_fs::unresolved(&unit.what), symptom, reason)
                 }
                 Fate::CannotMount(rule, reason) => {
                     let symptom = format!("Failed to mount sysroot{}", unit.name);
-                    (rule, symptom, reason, Outcome::DracutEmergency)
+                    (rule, symptom, reason)
                 }
             };
             if is_required {
@@ -176,7 +196,9 @@ impl Early<'_> {
     }
 
     fn fate(&self, unit: &Unit, entry: &Entry) -> Fate {
-        fate::of(self.storage, self.guest, self.devices, self.drivers, unit, entry)
+        let Self { storage, guest, devices, drivers, .. } = *self;
+        let checks = Checks::in_image(self.kernel, self.unpacked);
+        fate::of(&Time { storage, guest, devices, drivers, checks: &checks }, unit, entry)
     }
 }
 

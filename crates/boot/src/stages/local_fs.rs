@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use filesystem::path::{PathError, resolve};
+use filesystem::path::{PathError, resolve, resolve_no_follow};
 use guest::Guest;
 use guest_files::fstab::{Entry, Fstab};
-use storage::{Storage, udev_node};
+use storage::{NodeId, Storage, udev_node};
 
+use super::checks::Checks;
 use super::default_target::Towards;
 use super::devices::{Devices, Found};
 use super::drivers::Drivers;
-use super::fate::{self, Fate};
+use super::fate::{self, Fate, Time};
 use super::kernel::Kernel;
-use super::{crypttab, lvm, stage};
+use super::{crypttab, gpt_auto, lvm, stage};
 use crate::fstab::{self, Unit};
 use crate::systemd::{self, Broken, Plan};
 use crate::trace::{BootTrace, Cause, Evidence, Outcome, Stage, StageName, Verdict};
@@ -33,6 +34,8 @@ struct Started {
     is_own: bool,
     /// Its failure is that of `local-fs.target`.
     is_required: bool,
+    /// What it mounts, where that is known without its name.
+    node: Option<NodeId>,
 }
 
 /// What announces devices: the daemon, and what has it look at those that were there before it.
@@ -123,13 +126,18 @@ pub(crate) fn run(
         (record.verdict, record.summary) = (Verdict::Unknown, reason);
     }
     let devices = &*devices;
-    let started = started(guest, plan);
+    let mut started = started(guest, plan);
+    started.extend(by_type(storage, guest, kernel));
     let ground = Ground::new(plan, kernel, &started);
+    let checks = Checks::on_root(kernel, guest);
+    let time = Time { storage, guest, devices, drivers, checks: &checks };
     let mut account = Account { guest, devices, drivers, ground: &ground, record, trace };
     for started in &started {
-        let fate = ground
-            .fate(guest, started)
-            .unwrap_or_else(|| fate::of(storage, guest, devices, drivers, &started.unit, &started.entry));
+        let Started { unit, entry, .. } = started;
+        let fate = ground.fate(guest, started).unwrap_or_else(|| match started.node {
+            Some(node) => fate::mounted(&time, node, unit, entry),
+            None => fate::of(&time, unit, entry),
+        });
         account.tell(started, fate);
     }
     let Account { mut record, trace, .. } = account;
@@ -160,13 +168,13 @@ impl Account<'_> {
         let Started { unit, is_own, is_required, .. } = started;
         let evidence = |text: &str| Evidence {
             file: started.file.clone(),
-            line: Some(unit.line),
+            line: (!started.file.is_empty()).then_some(unit.line),
             text: text.to_owned(),
         };
         let cause = |rule, unit: &str, symptom| Cause {
             rule,
             file: started.file.clone(),
-            line: Some(started.unit.line),
+            line: (!started.file.is_empty()).then_some(started.unit.line),
             unit: Some(unit.to_owned()),
             symptom,
         };
@@ -298,7 +306,14 @@ fn started(guest: &Guest, plan: Option<&Plan>) -> Vec<Started> {
         let is_required =
             plan.map_or_else(|| unit.blocks_boot(), |plan| plan.is_required(LOCAL_FS, &unit.name));
         let entry = entry.clone();
-        started.push(Started { unit, entry, file: file.path.clone(), is_own: false, is_required });
+        started.push(Started {
+            unit,
+            entry,
+            file: file.path.clone(),
+            is_own: false,
+            is_required,
+            node: None,
+        });
     }
     let Some(plan) = plan else { return started };
     for found in plan.units().filter(|found| found.kind() == "mount" && !found.is_generated) {
@@ -322,9 +337,33 @@ fn started(guest: &Guest, plan: Option<&Plan>) -> Vec<Started> {
         );
         (unit.line, unit.name) = (line, found.name.clone());
         let is_required = plan.is_required(LOCAL_FS, &found.name);
-        started.push(Started { unit, entry, file, is_own: true, is_required });
+        started.push(Started { unit, entry, file, is_own: true, is_required, node: None });
     }
     started
+}
+
+/// What is mounted by the type of its partition, unless a line of fstab or a unit says what lies there.
+fn by_type(storage: &Storage, guest: &Guest, kernel: Option<&Kernel>) -> Vec<Started> {
+    let found = gpt_auto::mounts(storage, guest, kernel).into_iter().filter_map(|(node, place)| {
+        let uuid = partition_uuid(storage, node)?;
+        let line = format!("PARTUUID={uuid} {place} auto defaults 0 2\n");
+        let document = Fstab::parse(line.into_bytes());
+        let unit = fstab::generate(&document).0.into_iter().next()?;
+        let entry = document.entries().first()?.clone();
+        let path = |folder: &str| format!("{folder}/systemd/system/{}", unit.name);
+        let is_unit = ["/etc", "/usr/lib", "/lib"]
+            .iter()
+            .any(|folder| resolve_no_follow(&guest.tree, path(folder).as_bytes()).is_ok());
+        (!is_unit).then(|| Started {
+            unit,
+            entry,
+            file: String::new(),
+            is_own: true,
+            is_required: true,
+            node: Some(node),
+        })
+    });
+    found.collect()
 }
 
 /// The rule for a line of fstab whose device is not there.
@@ -348,4 +387,11 @@ fn crypttab_line(guest: &Guest, devices: &Devices<'_>, what: &str) -> Option<usi
     let entry = guest_files::crypttab::parse(&text).into_iter().find(|entry| entry.name == name)?;
     let device = udev_node(entry.source.as_bytes()).unwrap_or(entry.source);
     matches!(devices.find(&device), Found::Nothing(None)).then_some(entry.line)
+}
+
+fn partition_uuid(storage: &Storage, node: NodeId) -> Option<&str> {
+    match &storage.node(node).kind {
+        storage::NodeKind::Partition(partition) => Some(&partition.uuid),
+        _ => None,
+    }
 }

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use filesystem::path::resolve;
 use guest::Guest;
-use storage::{Bus, Hardware, NodeId, NodeKind, Storage, kernel_disk_name};
+use storage::{Bus, Hardware, Node, NodeId, NodeKind, Storage, kernel_disk_name};
 
 use super::devices::Devices;
 use super::kernel::{Kind, Unpacked};
@@ -21,6 +22,9 @@ const MAX_CONF: u64 = 1 << 20;
 /// Activates at boot where events do not: of lvm2 before 2.03.15.
 const GENERATOR: &str = "/usr/lib/systemd/system-generators/lvm2-activation-generator";
 
+/// lvm2's rules that activate a group once its disks are there.
+const EVENT_RULES: [&str; 2] = ["usr/lib/udev/rules.d/69-lvm.rules", "lib/udev/rules.d/69-lvm.rules"];
+
 /// What keeps a volume away, with the rule that says so.
 type Excluded = (NodeId, &'static str, String);
 
@@ -32,6 +36,8 @@ pub(crate) struct Settings {
     owner: String,
     /// What stands before a path.
     prefix: &'static str,
+    /// Whether it is events that activate: not so where a script activates by name.
+    is_by_events: bool,
 }
 
 /// The file of the root file system that a rule is about.
@@ -43,25 +49,33 @@ pub(super) fn file_of(rule: &str) -> &'static str {
     }
 }
 
-/// The volumes that are active when the initramfs hands over: dracut activates every one that it may, initramfs-tools those below
-/// the root.
-pub(crate) fn active(
+/// The volumes that are active when the initramfs hands over: every one that it may activate, with dracut or where initramfs-tools
+/// has put lvm2's rules for events into the image; else those below the root.
+pub(super) fn active(
     storage: &Storage,
     guest: &Guest,
-    kind: Kind,
+    unpacked: &Unpacked,
     devices: &Devices<'_>,
 ) -> BTreeSet<NodeId> {
-    let is_volume = |id: &NodeId| matches!(storage.node(*id).kind, NodeKind::LogicalVolume { .. });
-    if kind == Kind::Dracut {
-        return storage
-            .iter()
-            .map(|(id, _)| id)
-            .filter(is_volume)
-            .filter(|id| devices.is_made(*id))
-            .collect();
+    if unpacked.kind == Kind::Dracut || has_event_rules(unpacked) {
+        return made(storage, devices);
     }
+    let is_volume = |id: &NodeId| matches!(storage.node(*id).kind, NodeKind::LogicalVolume { .. });
     let mounted = guest.mounts.iter().filter(|mount| matches!(mount.target.as_str(), "/" | "/usr"));
     below(storage, mounted.map(|mount| mount.node).collect()).into_iter().filter(is_volume).collect()
+}
+
+fn has_event_rules(unpacked: &Unpacked) -> bool {
+    EVENT_RULES.iter().any(|path| unpacked.has(path))
+}
+
+/// The volumes that nothing keeps away.
+pub(crate) fn made(storage: &Storage, devices: &Devices<'_>) -> BTreeSet<NodeId> {
+    volumes(storage).map(|(id, _)| id).filter(|id| devices.is_made(*id)).collect()
+}
+
+fn volumes(storage: &Storage) -> impl Iterator<Item = (NodeId, &Node)> {
+    storage.iter().filter(|(_, node)| matches!(node.kind, NodeKind::LogicalVolume { .. }))
 }
 
 /// These nodes and all that they lie on.
@@ -82,6 +96,7 @@ impl Settings {
             devices_file: unpacked.text(DEVICES_FILE),
             owner: format!(" of {}", unpacked.path),
             prefix: "",
+            is_by_events: unpacked.kind == Kind::InitramfsTools && has_event_rules(unpacked),
         }
     }
 
@@ -94,6 +109,7 @@ impl Settings {
             devices_file: read(DEVICES_FILE),
             owner: String::new(),
             prefix: "/",
+            is_by_events: true,
         }
     }
 
@@ -106,7 +122,7 @@ impl Settings {
         devices: &mut Devices<'_>,
     ) {
         let mut excluded = self.rejected(storage, guest, hardware, devices);
-        excluded.extend(self.unlisted(storage, "volume_list", lvm_conf::volume_list));
+        excluded.extend(self.inactive(storage, false));
         for (id, rule, reason) in excluded {
             devices.block(id, rule, reason);
         }
@@ -121,21 +137,9 @@ impl Settings {
         active: &BTreeSet<NodeId>,
         devices: &mut Devices<'_>,
     ) {
-        let mut excluded = self.unlisted(storage, "volume_list", lvm_conf::volume_list);
-        excluded.extend(self.unlisted(
-            storage,
-            "auto_activation_volume_list",
-            lvm_conf::auto_activation_volume_list,
-        ));
-        let has_generator = filesystem::path::resolve(&guest.tree, GENERATOR.as_bytes()).is_ok();
-        let has_events = self.conf.as_deref().is_none_or(lvm_conf::has_event_activation);
-        let is_volume = |node: &storage::Node| matches!(node.kind, NodeKind::LogicalVolume { .. });
-        let volumes: Vec<NodeId> =
-            storage.iter().filter(|(_, node)| is_volume(node)).map(|(id, _)| id).collect();
-        if !has_events && !has_generator {
-            let reason = format!("event_activation in /{CONF} is off, and nothing else activates it");
-            excluded.extend(volumes.iter().map(|id| (*id, "lvm.activation-disabled", reason.clone())));
-        }
+        let generated = resolve(&guest.tree, GENERATOR.as_bytes()).is_ok();
+        let mut excluded = self.inactive(storage, generated);
+        let volumes: Vec<NodeId> = volumes(storage).map(|(id, _)| id).collect();
         for (pv, rule, reason) in self.rejected(storage, Some(guest), hardware, devices) {
             let on_it = volumes.iter().filter(|id| below(storage, vec![**id]).contains(&pv));
             excluded.extend(on_it.map(|id| (*id, rule, reason.clone())));
@@ -143,6 +147,23 @@ impl Settings {
         for (id, rule, reason) in excluded.into_iter().filter(|(id, ..)| !active.contains(id)) {
             devices.block(id, rule, reason);
         }
+    }
+
+    /// Volumes that are not activated once their disks are there; `has_service` where a service does so without events.
+    fn inactive(&self, storage: &Storage, has_service: bool) -> Vec<Excluded> {
+        let mut excluded = self.unlisted(storage, "volume_list", lvm_conf::volume_list);
+        if !self.is_by_events {
+            return excluded;
+        }
+        let (key, list) = ("auto_activation_volume_list", lvm_conf::auto_activation_volume_list);
+        excluded.extend(self.unlisted(storage, key, list));
+        if !has_service && !self.conf.as_deref().is_none_or(lvm_conf::has_event_activation) {
+            let (prefix, owner) = (self.prefix, &self.owner);
+            let reason =
+                format!("event_activation in {prefix}{CONF}{owner} is off, and nothing else activates it");
+            excluded.extend(volumes(storage).map(|(id, _)| (id, "lvm.activation-disabled", reason.clone())));
+        }
+        excluded
     }
 
     /// Volumes that a list of those that may be activated does not name.

@@ -1,12 +1,15 @@
 //! The stages of a boot, each on what the one before found.
 
 mod blacklist;
+mod checks;
 pub(crate) mod crypttab;
 pub(crate) mod default_target;
 pub(crate) mod devices;
 pub(crate) mod drivers;
 mod fate;
+mod features;
 pub(crate) mod firmware;
+mod gpt_auto;
 pub(crate) mod grub;
 pub(crate) mod init;
 pub(crate) mod initramfs;
@@ -16,6 +19,7 @@ mod libraries;
 pub(crate) mod local_fs;
 pub(crate) mod lvm;
 mod mount_options;
+mod offline_update;
 pub(crate) mod selinux;
 mod shim_fallback;
 mod unsearched;

@@ -1,4 +1,5 @@
 //! Faults in systemd's configuration.
 
 pub mod default_target_broken;
+pub mod offline_update_loop;
 pub mod unit_broken;

@@ -212,6 +212,7 @@ fn partition(entry: &Entry, sector_size: u64) -> Partition {
         uuid: entry.unique_guid.to_string(),
         label: (!entry.name.is_empty()).then(|| entry.name.clone()),
         is_bootable: entry.attributes & 4 != 0,
+        attributes: entry.attributes,
     }
 }
 

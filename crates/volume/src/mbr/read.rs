@@ -78,6 +78,7 @@ fn partition(found: &Found, signature: u32, sector_size: u64) -> Partition {
         uuid: format!("{signature:08x}-{:02x}", found.number),
         label: None,
         is_bootable: entry.boot_indicator == 0x80,
+        attributes: 0,
     }
 }
 
