@@ -31,6 +31,7 @@ pub mod mapping;
 pub mod mmp;
 pub mod orphan_file;
 mod posix_acl;
+pub mod preen;
 mod reader;
 mod recover;
 pub mod superblock;
