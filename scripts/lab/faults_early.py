@@ -1,10 +1,10 @@
 """Breakages of what the initramfs mounts besides the root, of checks at boot, of updates before the boot, of what is mounted by
 its type alone, and of volume groups that the root file system's own settings activate. Imported by faults.py.
 """
-import os, re, subprocess
+import os, re
 
 from disk import shell
-from faults import FAULTS, GONE, ROOT, all_of, command_line, drop_in, fault, fstab, mask, removed, rewrite, with_unit
+from faults import FAULTS, GONE, ROOT, all_of, command_line, fault, fstab, mask, removed, rewrite, with_unit
 
 USR = re.compile(r"(?m)^(UUID=\S+) /usr (\S+) (\S+) (.*)$")
 
@@ -125,8 +125,6 @@ for name, change in {
     "machine-id-empty": on_root("/etc/machine-id", ""),
     "group-empty": on_root("/etc/group", ""),
     "shadow-gone": removed("/etc/shadow"),
-    "mask-getty": mask("getty@.service", "serial-getty@.service"),
-    "mask-getty-target": mask("getty.target"),
     "root-of-nothing": command_line(lambda line: re.sub(ROOT, "root=/dev/vda", line)),
     "grub-fallback": lambda m: m.grub_cfg(lambda text: re.sub(r"(?m)^(\tlinux\t)\S+", r"\1/boot/nothing", text, count=1).replace("set timeout=1\n", 'set timeout=1\nset fallback="1"\n', 1)),
 }.items():

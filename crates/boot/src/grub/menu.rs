@@ -147,7 +147,7 @@ impl Machine<'_> {
         loop {
             match status {
                 _ if self.state.end.is_some() => return,
-                Status::Known(0) => return,
+                Status::Known(0) if !self.setup.release.always_falls_back => return,
                 Status::Known(_) => {}
                 Status::Unknown(unknown) => {
                     self.lose(unknown);

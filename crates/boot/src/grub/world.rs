@@ -152,9 +152,12 @@ pub struct Release {
     pub reads_default_as_list: bool,
     /// Whether an entry's last line, when it is empty, counts as a command that succeeded. So it is in every GRUB
     /// without upstream's commit 187338f1 of December 2024, which 2.14, Fedora 43 and later builds of RHEL 9 and 10
-    /// have (9.0–9.4 and 10.0 do not; by the package, set this): an entry whose `linux` failed then counts as done
-    /// and no fallback is tried, and one whose `initrd` failed boots without it.
+    /// have (9.0–9.4 and 10.0 do not; by the package, set this): an entry whose `linux` failed then counts as done,
+    /// and one whose `initrd` failed boots without it.
     pub empty_line_succeeds: bool,
+    /// Whether the next entry of `fallback` is tried whatever the one before came to, as long as it returned (upstream's
+    /// `grub-core/normal/menu.c` of before 2.14; booted with Debian's 2.06), or only where that failed (Red Hat's).
+    pub always_falls_back: bool,
     /// Whether BLS entries are sorted by their `version` fields if all have one (RHEL 8), or by file name.
     pub sorts_bls_by_version: bool,
 }
@@ -167,6 +170,7 @@ impl Release {
             is_red_hat: false,
             reads_default_as_list: false,
             empty_line_succeeds: version < Version::V2_14,
+            always_falls_back: version < Version::V2_14,
             sorts_bls_by_version: false,
         }
     }
@@ -183,6 +187,7 @@ impl Release {
             is_red_hat: true,
             reads_default_as_list: major >= 8,
             empty_line_succeeds: major < 10,
+            always_falls_back: false,
             sorts_bls_by_version: major <= 8,
         }
     }
@@ -195,6 +200,7 @@ impl Release {
             is_red_hat: true,
             reads_default_as_list: true,
             empty_line_succeeds: release < 43,
+            always_falls_back: false,
             sorts_bls_by_version: false,
         }
     }

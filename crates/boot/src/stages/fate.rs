@@ -159,6 +159,9 @@ pub(super) fn mounted(time: &Time<'_>, node: NodeId, unit: &Unit, entry: &Entry)
         let reason = format!("{} leads to {}, which is {content}", unit.what, found.path);
         return Fate::CannotMount("fstab.unresolved-source", reason);
     }
+    if let Some(reason) = overhang(storage, node) {
+        return Fate::CannotMount("part.out-of-bounds", reason);
+    }
     // The initramfs has checked the root.
     if unit.is_checked && unit.target != "/" {
         match time.checks.of(found) {
@@ -166,9 +169,6 @@ pub(super) fn mounted(time: &Time<'_>, node: NodeId, unit: &Unit, entry: &Entry)
             Checked::Stops(reason) => return Fate::CannotMount("fs.ext4-errors", reason),
             Checked::Unknown(reason) => return Fate::Unknown(reason),
         }
-    }
-    if let Some(reason) = overhang(storage, node) {
-        return Fate::CannotMount("part.out-of-bounds", reason);
     }
     if !is_mountable_as(&kind, content) {
         return Fate::CannotMount("fstab.fstype-wrong", format!("{} holds {content}, not {kind}", unit.what));

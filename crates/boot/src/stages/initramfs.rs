@@ -51,7 +51,7 @@ pub(crate) fn run(
     let embedded =
         || kernel.initramfs.as_deref().filter(|unpacked| unpacked.kind == Kind::Dracut)?.embedded("root=");
     let Some(root) = last(kernel, "root=").or_else(embedded) else {
-        return unsearched::rootless(storage, kernel);
+        return unsearched::rootless(storage, firmware, kernel);
     };
     let Some(unpacked) = kernel.initramfs.as_deref() else {
         return unsearched::without(storage, guest, hardware, firmware, kernel, &root);
@@ -254,6 +254,9 @@ impl Search<'_> {
                 format!("the boot loader starts what is on {path}, which {spec} is, and not this system");
             return Step::unknown(name, summary);
         }
+        if let Some(reason) = overhang(self.storage, id) {
+            return give_up(cause("part.out-of-bounds", symptom), reason);
+        }
         match Checks::in_image(self.kernel, self.unpacked).of(self.storage.node(id)) {
             Checked::GoesOn => {}
             Checked::Stops(reason) => {
@@ -266,9 +269,6 @@ impl Search<'_> {
                 return give_up(cause("fs.ext4-errors", symptom), reason);
             }
             Checked::Unknown(reason) => return Step::unknown(name, reason),
-        }
-        if let Some(reason) = overhang(self.storage, id) {
-            return give_up(cause("part.out-of-bounds", symptom), reason);
         }
         if let Some((kind, place)) = last(self.kernel, "rootfstype=")
             && !kind.split(',').any(|kind| kind == content || kind == "auto")

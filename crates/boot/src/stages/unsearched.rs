@@ -14,7 +14,7 @@ use super::kernel::{Kernel, Kind};
 use crate::trace::{Cause, Outcome, StageName};
 
 /// Nothing says what the root is. initramfs-tools and dracut stop; systemd in the image may find it by its type in a GPT.
-pub(super) fn rootless(storage: &Storage, kernel: &Kernel) -> Step<Root> {
+pub(super) fn rootless(storage: &Storage, firmware: Firmware, kernel: &Kernel) -> Step<Root> {
     let name = StageName::Root;
     let summary = "the command line has no root=";
     let has_gpt = storage
@@ -26,6 +26,10 @@ pub(super) fn rootless(storage: &Storage, kernel: &Kernel) -> Step<Root> {
             "No root device specified. Boot arguments must include a root= parameter.",
         ),
         Some(Kind::Dracut) if !has_gpt => (Outcome::DracutEmergency, "FATAL: No or empty root= argument"),
+        // It looks on the disk that the loader names in a variable of the firmware, which a BIOS does not have.
+        Some(Kind::Dracut) if firmware == Firmware::Bios => {
+            (Outcome::DracutEmergency, "Failed to start initrd-switch-root.service - Switch Root.")
+        }
         _ => return Step::unknown(name, summary),
     };
     Step::stops(name, outcome, kernel.loaded.place.cause("cmdline.root-unresolved", symptom), summary)

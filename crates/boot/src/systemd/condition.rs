@@ -108,8 +108,10 @@ fn one(key: &str, value: &str, fs: &dyn FileSystem, words: &[String]) -> Holds {
             told(is_first == is_wanted)
         }
         "Capability" => Holds::Yes,
-        "Security" | "ACPower" | "NeedsUpdate" | "Credential" | "PathExistsGlob" | "PathIsMountPoint"
-        | "PathIsReadWrite" => Holds::Unknown,
+        "NeedsUpdate" => needs_update(value, fs),
+        "Security" | "ACPower" | "Credential" | "PathExistsGlob" | "PathIsMountPoint" | "PathIsReadWrite" => {
+            Holds::Unknown
+        }
         _ if RUNTIME.iter().any(|folder| {
             value == *folder || value.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
         }) =>
@@ -131,6 +133,25 @@ fn one(key: &str, value: &str, fs: &dyn FileSystem, words: &[String]) -> Holds {
                 "FileIsExecutable" => metadata.kind == FileKind::Regular && metadata.permissions & 0o111 != 0,
                 _ => true,
             })
+        }
+    }
+}
+
+/// Whether `/usr` is newer than the last update of a folder, by the time that `systemd-update-done` has left there.
+fn needs_update(folder: &str, fs: &dyn FileSystem) -> Holds {
+    let modified = |path: &str| {
+        let inode = resolve(fs, path.as_bytes()).ok()?;
+        fs.metadata(inode).ok().map(|metadata| metadata.modified)
+    };
+    match (modified("/usr"), modified(&format!("{folder}/.updated"))) {
+        (_, None) => Holds::Yes,
+        (None, Some(_)) => Holds::Unknown,
+        (Some(usr), Some(done)) => {
+            if usr.seconds > done.seconds {
+                Holds::Yes
+            } else {
+                Holds::No
+            }
         }
     }
 }
@@ -177,5 +198,7 @@ mod tests {
         check("ConditionVirtualization=!container", Holds::Yes);
         check("ConditionVirtualization=xen", Holds::Unknown);
         check("ConditionFirstBoot=yes", Holds::Yes);
+        check("ConditionNeedsUpdate=|/etc\nConditionCredential=|x", Holds::Yes);
+        check("ConditionNeedsUpdate=!/var", Holds::No);
     }
 }

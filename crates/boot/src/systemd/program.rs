@@ -16,6 +16,8 @@ const MAX_USERS: u64 = 16 << 20;
 /// Files of sysusers.d, and bytes of one.
 const MAX_SYSUSERS: usize = 1000;
 const MAX_SYSUSERS_FILE: u64 = 64 << 10;
+/// Makes users and groups that are not there yet.
+const SYSUSERS: &str = "systemd-sysusers.service";
 
 /// Why a service fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,13 @@ pub(super) fn failure(
         && !users.has(unit, &user)
     {
         return Some(Failure { place, reason: format!("there is no user {user}"), is_seen });
+    }
+    if unit.name == SYSUSERS
+        && let Some(group) = &users.clash
+    {
+        let reason =
+            format!("the group {group} is in /etc/gshadow and not in /etc/group, so that it cannot be made");
+        return Some(Failure { place: Place::whole("/etc/group"), reason, is_seen });
     }
     // With its own root or image the paths are others.
     if unit.last("Service", "RootDirectory").or_else(|| unit.last("Service", "RootImage")).is_some() {
@@ -101,6 +110,9 @@ fn missing(fs: &dyn FileSystem, program: &str, is_other_disk: &dyn Fn(&str) -> b
 pub(super) struct Users {
     /// Those of `/etc/passwd`, and those that systemd-sysusers makes. `None` where the list is not there.
     names: Option<BTreeSet<String>>,
+    /// A group that systemd-sysusers is to make and that is already in `/etc/gshadow`, which it refuses
+    /// (`src/sysusers/sysusers.c`, `write_temporary_gshadow`).
+    clash: Option<String>,
     /// Whether a directory service is asked as well.
     is_elsewhere: bool,
 }
@@ -111,14 +123,27 @@ impl Users {
             let inode = resolve(fs, path.as_bytes()).ok()?;
             Some(String::from_utf8_lossy(&filesystem::read_to_end(fs, inode, limit).ok()?).into_owned())
         };
-        let mut names: Option<BTreeSet<String>> = text("/etc/passwd", MAX_USERS)
-            .map(|text| text.lines().filter_map(|line| line.split(':').next()).map(str::to_owned).collect());
+        let first_fields = |path: &str| -> Option<BTreeSet<String>> {
+            let text = text(path, MAX_USERS)?;
+            Some(text.lines().filter_map(|line| line.split(':').next()).map(str::to_owned).collect())
+        };
+        let mut names = first_fields("/etc/passwd");
+        let groups = first_fields("/etc/group").unwrap_or_default();
+        let shadowed = first_fields("/etc/gshadow").unwrap_or_default();
+        let mut clash = None;
         for folder in ["/usr/lib/sysusers.d", "/etc/sysusers.d"] {
             let Ok(inode) = resolve(fs, folder.as_bytes()) else { continue };
             for entry in fs.read_dir(inode).unwrap_or_default().iter().take(MAX_SYSUSERS) {
                 let path = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
                 let text = text(&path, MAX_SYSUSERS_FILE).unwrap_or_default();
                 let made = text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned);
+                let grouped = text.lines().filter(|line| line.starts_with("u ") || line.starts_with("g "));
+                let mut grouped = grouped.filter_map(|line| line.split_whitespace().nth(1));
+                clash = clash.or_else(|| {
+                    grouped
+                        .find(|name| shadowed.contains(*name) && !groups.contains(*name))
+                        .map(str::to_owned)
+                });
                 names.iter_mut().for_each(|names| names.extend(made.clone()));
             }
         }
@@ -127,7 +152,7 @@ impl Users {
             |source: &str| !matches!(source, "files" | "compat" | "systemd") && !source.starts_with('[');
         let mut sources = services.lines().filter_map(|line| line.trim().strip_prefix("passwd:"));
         let is_elsewhere = sources.any(|sources| sources.split_whitespace().any(is_other));
-        Self { names, is_elsewhere }
+        Self { names, clash, is_elsewhere }
     }
 
     /// Whether there is such a user, or something could know one.
@@ -171,6 +196,23 @@ mod tests {
         check("ExecStartPre=-b\nExecStart=/opt/agent/bin", None);
         check("ExecStart=b", Some("there is no program b"));
         check("ExecSearchPath=/opt/x\nExecStart=b", None);
+    }
+
+    #[test]
+    fn groups_that_clash() {
+        let fs = |group: &str| {
+            MemoryFs::new()
+                .file("/usr/bin/a", "#!")
+                .file("/etc/group", group)
+                .file("/etc/gshadow", "disk:*::\n")
+                .file("/usr/lib/sysusers.d/x.conf", "g disk - -\ng new - -\n")
+        };
+        let mut unit = Unit::new(SYSUSERS, Place::whole("/a"), false);
+        unit.add("/a", guest_files::unit_file::parse(b"[Service]\nType=oneshot\nExecStart=a\n"));
+        let found =
+            |fs: &MemoryFs| failure(&unit, fs, &Users::read(fs), &|_| false).map(|failure| failure.reason);
+        assert_eq!(found(&fs("disk:x:6:\n")), None);
+        assert!(found(&fs("")).unwrap().contains("the group disk is in /etc/gshadow"));
     }
 
     #[test]

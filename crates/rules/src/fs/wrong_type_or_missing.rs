@@ -2,19 +2,20 @@
 
 use crate::{Check, Rule};
 
-/// The partition that is to hold GRUB's files holds no file system that is known.
+/// Where GRUB, an initramfs or systemd is to read a file system there is none that is known.
 pub static RULE: Rule = Rule {
     id: "fs.wrong-type-or-missing",
-    summary: "where GRUB looks for its files there is no file system that is known",
+    summary: "where a file system is looked for there is none that is known",
     manual: "\
 # fs.wrong-type-or-missing
 
 ## What happens
-GRUB says `error: unknown filesystem.` and stops at `grub rescue>`.
+GRUB says `error: unknown filesystem.` and stops at `grub rescue>`; an initramfs does not find the root file system and ends in its
+shell; systemd fails to mount.
 
 ## Why
 The start of the file system was overwritten: by `mkswap`, `pvcreate` or `dd` on the wrong partition, or by a table
-that moved. GRUB itself is where it should be.
+that moved.
 
 ## Fix
 Nothing is proposed. `guestmend inspect` says what is there. ext4 and XFS keep copies of their superblock further
