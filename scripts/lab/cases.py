@@ -501,6 +501,7 @@ case("data-by-uuid", "g8data", "data-by-uuid")
 # for what comes after that.
 for name in ("filter", "global-filter", "no-events", "auto-list", "volume-list", "devices-other"):
     case("data-" + name, "g8data", "data-" + name)
+case("data-filter-scsi", "g8data", "data-filter", "virtio-scsi")
 LVM_OFF = "lvm.activation-disabled"
 case("g9data-virtio", "g9data")
 case("g9data-gone", "g9data", disks=[0], rule="fstab.unresolved-source|lvm.pv-missing", where="/etc/fstab:4")
@@ -582,4 +583,23 @@ SETS = [
         (("mask-udev-trigger",), "without it udev announces none of the devices that were there before"),
         (("disk-quarter",), "the initramfs lies behind the end of the disk; GRUB starts the kernel without it"),
     ]),
+    ("/usr and other mounts of the initramfs, checks, features, updates before the boot, types of partitions, data volumes", 92, [
+        (("g1usr-uuid-gone", "g1usr-type-wrong", "g1usr-nofail-gone", "g1usr-option", "g1usr-slash", "g1usr-empty", "g1usr-vda-scsi", "g2usr-type-wrong",
+          "g2usr-nofail-gone", "g2usr-noauto", "g2usr-option", "initrd-mount-type-dracut"), "what an initramfs mounts besides the root was not examined"),
+        (("g1usr-device-timeout",), "busybox' mount passes words for systemd on to the driver, which refuses"),
+        (("g2usr-uuid-gone", "g2usr-empty", "g2usr-vda-scsi", "initrd-mount-gone-dracut"),
+         "after the wait for a device dracut's systemd stops its emergency shell and waits anew, without end"),
+        (("g1usr-broken", "root-broken", "root-broken-dracut", "root-broken-forced", "root-compat-unknown", "data-broken", "data-compat-unknown", "home-broken"),
+         "what e2fsck -a comes to was not examined"),
+        (("root-ro-compat-unknown", "root-ro-compat-unknown-dracut", "xfs-needs-repair", "xfs-root-crc", "data-incompat-unknown", "data-ro-compat-unknown",
+          "home-incompat-unknown"), "file systems that the kernel's driver does not take"),
+        (("update-stuck", "update-fails"), "updates before the boot"),
+        (("home-zero",), "what is mounted by the type of its partition"),
+        (("root-missing-gpt",), "without a variable of the loader systemd finds no root by its type"),
+        (("data-first",), "SeaBIOS starts the first hard disk, and no other"),
+        (("data-label",), "another cause was named: the label of a physical volume"),
+        (("group-empty",), "systemd-sysusers does not make a group that /etc/gshadow has"),
+        (("grub-fallback",), "GRUB 2.06 tries the fallback also where the last line of an entry hides that it failed"),
+    ]),
+    ("a volume group whose activation the root file system's settings decide", 8, []),
 ]

@@ -112,8 +112,8 @@ def write(rows, count, book):
               "Of these cases %d were told otherwise before they were booted; the simulator was corrected by what was seen. Four older ones" % len(corrected),
               "(`cases.py` names two causes for them) had their second cause added after a difference.", ""]
     lines += ["- `%s`: %s." % item for item in corrected]
-    lines += ["", "Three later sets were told before they were booted, each with the program as it was then. The first is of kinds that had not been",
-              "examined: half of it was told wrong. The other two are of kinds that had.", ""]
+    lines += ["", "Later sets were told before they were booted, each with the program as it was then. The first and the fourth are of kinds that had",
+              "not been examined: nearly half of each was told wrong. The others are of kinds that had.", ""]
     for what, number, groups in cases.SETS:
         lines.append("%s: %d cases, %d told otherwise." % (what[0].upper() + what[1:], number, sum(len(ids) for ids, _ in groups)))
         lines += [""] if groups else []

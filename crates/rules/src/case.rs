@@ -84,6 +84,19 @@ impl<'a> Case<'a> {
             .collect()
     }
 
+    /// How a boot ends at this line before systemd of the system itself reads it: in the initramfs. The machine as it stands is told
+    /// before others.
+    pub(crate) fn ends_early(&self, file: &ConfigFile<Fstab>, entry: &Entry) -> Option<String> {
+        self.boots.iter().find_map(|boot| {
+            let cause = boot.cause.as_ref()?;
+            let is_here = cause.file == file.path && cause.line == Some(entry.line);
+            let is_early = !boot.outcome.is_up() && boot.outcome != boot::Outcome::Emergency;
+            let is_late = boot.stages.iter().any(|stage| stage.name == boot::StageName::LocalFileSystems);
+            (is_here && is_early && !is_late)
+                .then(|| format!("boot: in the initramfs, {}: \"{}\"", boot.outcome, cause.symptom))
+        })
+    }
+
     /// The node that an fstab source leads to on the machine as it stands.
     pub fn resolve(&self, source: &[u8]) -> Option<Target> {
         self.names.get(&udev_node(source)?)

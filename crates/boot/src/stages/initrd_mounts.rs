@@ -180,7 +180,7 @@ impl Early<'_> {
                     (local_fs::unresolved(&unit.what), symptom, reason)
                 }
                 Fate::CannotMount(rule, reason) => {
-                    let symptom = format!("Failed to mount sysroot{}", unit.name);
+                    let symptom = format!("Failed to mount sysroot-{}", unit.name);
                     (rule, symptom, reason)
                 }
             };

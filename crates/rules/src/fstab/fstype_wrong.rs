@@ -43,7 +43,8 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
         if is_other_layer(&kind) || entry.has_option("bind") || is_mountable_as(&kind, content) {
             continue;
         }
-        let blocks = unit.blocks_boot();
+        let early = case.ends_early(file, entry);
+        let blocks = early.is_some() || unit.blocks_boot();
         let end = if blocks { "fails, and the boot stops: \"You are in emergency mode\"" } else { "fails" };
         let edit = file.document.set_kind(entry, content);
         let fix = Fix {
@@ -65,7 +66,7 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
             severity: if blocks { Severity::Error } else { Severity::Warning },
             place: case.place(file, entry, &entry.kind),
             label: format!("{} holds {content}", case.storage.node(node).path),
-            notes: vec![format!("boot: the mount of {} {end}", unit.target)],
+            notes: vec![early.unwrap_or_else(|| format!("boot: the mount of {} {end}", unit.target))],
             fix: Some(fix),
         });
     }

@@ -43,8 +43,11 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let wait = unit.device_timeout.unwrap_or(case.guest.device_timeout).as_secs();
         let device = unit.device.as_deref().unwrap_or_default();
         let is_root = unit.target == "/";
-        let stops = unit.blocks_boot() && !is_root;
-        if is_root && entry.source.text().contains('=') {
+        let early = case.ends_early(file, entry);
+        let stops = early.is_some() || unit.blocks_boot() && !is_root;
+        if let Some(early) = early {
+            notes.push(early);
+        } else if is_root && entry.source.text().contains('=') {
             notes.push(
                 "boot: the initramfs mounts /, and it stays read-only: mount(8) finds nothing by this tag"
                     .into(),

@@ -52,7 +52,9 @@ fn check(case: &Case<'_>, findings: &mut Vec<Finding>) {
             boot.cause.as_ref().is_some_and(|cause| cause.line == Some(entry.line) && cause.file == file.path)
         });
         let mut notes = Vec::new();
-        if unit.blocks_boot() {
+        if let Some(early) = case.ends_early(file, entry) {
+            notes.push(early);
+        } else if unit.blocks_boot() {
             let device = unit.device.as_deref().unwrap_or_default();
             let seen = match breaks {
                 Some(boot) => format!("on {}", boot.hardware),

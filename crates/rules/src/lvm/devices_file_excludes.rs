@@ -2,10 +2,10 @@
 
 use crate::{Check, Rule};
 
-/// LVM's devices file does not list a physical volume that the root file system needs.
+/// LVM's devices file does not list a physical volume that a file system needs.
 pub static RULE: Rule = Rule {
     id: "lvm.devices-file-excludes",
-    summary: "LVM's devices file leaves out the disk of the root file system",
+    summary: "LVM's devices file leaves out a disk that is needed",
     manual: "\
 # lvm.devices-file-excludes
 
@@ -16,7 +16,7 @@ though the disk is there.
 ## Why
 Where `/etc/lvm/devices/system.devices` exists and lvm2 goes by it (RHEL 9 and later do unless told otherwise), only the
 devices in it are physical volumes. It knows a device by a number that the disk has; a copy of a machine, or another bus,
-has other numbers. The copy in the initramfs counts.
+has other numbers. For the root file system the copy in the initramfs counts.
 
 ## Fix
 Nothing is proposed. Take the file away (`virt-v2v` and `virt-sysprep` do that), or list the devices anew with

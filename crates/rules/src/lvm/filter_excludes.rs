@@ -2,10 +2,10 @@
 
 use crate::{Check, Rule};
 
-/// The filter in lvm.conf does not let LVM see a physical volume that the root file system needs.
+/// The filter in lvm.conf does not let LVM see a physical volume that a file system needs.
 pub static RULE: Rule = Rule {
     id: "lvm.filter-excludes",
-    summary: "LVM's filter passes over the disk of the root file system",
+    summary: "LVM's filter passes over a disk that is needed",
     manual: "\
 # lvm.filter-excludes
 
@@ -14,8 +14,8 @@ pub static RULE: Rule = Rule {
 `lvm pvs` there is empty, though the disk is there.
 
 ## Why
-The filter accepts devices by name, such as `a|^/dev/sda|`, and the disk has another name on this machine. The copy
-of lvm.conf in the initramfs counts, not the one on the root file system.
+The filter accepts devices by name, such as `a|^/dev/sda|`, and the disk has another name on this machine. For the root
+file system the copy of lvm.conf in the initramfs counts; for what is mounted later the one in `/etc/lvm`.
 
 ## Fix
 Nothing is proposed. Take the filter out of `/etc/lvm/lvm.conf`, or let it accept names that do not change, and make
