@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod container;
 pub mod delivery;
+mod images;
 pub mod machine;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use blockdev::{Device, Overlay};
 use boot::{BootTrace, Outcome, Simulator};
 use filesystem::Timestamp;
 use guest::Guest;
+use image::Image;
 use luks::Keyring;
 use repair::{Applicability, FileChange, Plan, PlanError};
 use rules::{Finding, Place, Spot};
@@ -37,6 +39,21 @@ pub struct Examination {
 /// Reads the disks of one machine, opened with `keys` where they are encrypted, follows the boot of every system on
 /// `machines`, and judges.
 pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examination {
+    examined(disks, keys, machines, &|_| {})
+}
+
+/// The same for disks that are these images: each boot begins with whether the machine can be started with them.
+pub fn examine_images(images: &[Image], keys: &Keyring, machines: &[Machine]) -> Examination {
+    let disks: Vec<Device> = images.iter().map(|image| image.device.clone()).collect();
+    examined(&disks, keys, machines, &|boot| images::judge(images, boot))
+}
+
+fn examined(
+    disks: &[Device],
+    keys: &Keyring,
+    machines: &[Machine],
+    begin: &dyn Fn(&mut BootTrace),
+) -> Examination {
     let storage = storage::discover(disks, keys);
     let guests = guest::inspect(&storage);
     let simulator = Simulator::new(&storage);
@@ -45,15 +62,23 @@ pub fn examine(disks: &[Device], keys: &Keyring, machines: &[Machine]) -> Examin
         .flat_map(|guest| machines.iter().map(move |machine| (guest, machine)))
         .map(|(guest, machine)| simulator.run(Some(guest), &machine.hardware(Some(guest), disks.len())))
         .collect();
-    let boots = if guests.is_empty() { without_a_system(&simulator, machines, disks.len()) } else { boots };
+    let mut boots =
+        if guests.is_empty() { without_a_system(&simulator, machines, disks.len(), begin) } else { boots };
+    boots.iter_mut().filter(|boot| boot.guest.is_some()).for_each(begin);
     let findings = rules::judge(&storage, &guests, &boots);
     Examination { storage, guests, boots, findings }
 }
 
 /// Boots of disks on which no system was found, if a boot loader says where they end.
-fn without_a_system(simulator: &Simulator<'_>, machines: &[Machine], disks: usize) -> Vec<BootTrace> {
-    let boots: Vec<BootTrace> =
+fn without_a_system(
+    simulator: &Simulator<'_>,
+    machines: &[Machine],
+    disks: usize,
+    begin: &dyn Fn(&mut BootTrace),
+) -> Vec<BootTrace> {
+    let mut boots: Vec<BootTrace> =
         machines.iter().map(|machine| simulator.run(None, &machine.hardware(None, disks))).collect();
+    boots.iter_mut().for_each(begin);
     if boots.iter().any(|boot| boot.cause.is_some()) { boots } else { Vec::new() }
 }
 

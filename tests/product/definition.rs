@@ -47,7 +47,7 @@ fn the_stated_format_counts() {
     let domain = folder.path().join("web01.xml");
     std::fs::write(&domain, DOMAIN.replace("BUS", "vda").replace("'qcow2'/", "'raw'/")).unwrap();
     let (code, shown, said) = simulate(&["--domain", domain.to_str().unwrap()]);
-    assert!(code == 2 && shown.contains("no installed system found"), "{shown}{said}");
+    assert!(code == 1 && shown.contains("is taken for a raw disk, and is a qcow2 image"), "{shown}{said}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod causes;
 mod container;
 mod definition;
 mod hostile;
+mod images;
 mod look;
 mod mend;
 mod prediction;

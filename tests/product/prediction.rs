@@ -37,7 +37,7 @@ fn unpack(folder: &Path, name: &str) -> Option<PathBuf> {
 fn disks(folder: &Path, case: &Value) -> Option<Vec<String>> {
     let guest = case["guest"].as_str().unwrap();
     let mut disks = Vec::new();
-    for number in 0..if guest == "g5md" { 2 } else { 1 } {
+    for number in 0..if matches!(guest, "g5md" | "g8data" | "g9data") { 2 } else { 1 } {
         let mut image = unpack(folder, &format!("{guest}.{number}.qcow2"))?;
         if let Some(fault) = case["fault"].as_str() {
             image = unpack(folder, &format!("{guest}.{fault}.{number}.qcow2"))?;

@@ -19,6 +19,8 @@ pub enum Verdict {
 /// The stages of a boot, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StageName {
+    /// The images of the machine's disks: whether it can be started with them at all. The caller knows, who has opened them.
+    Images,
     /// Finding something to start: boot sector, EFI binary.
     Firmware,
     /// The boot loader's own code.
@@ -41,6 +43,7 @@ impl StageName {
     /// The name for people.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Images => "disk images",
             Self::Firmware => "firmware",
             Self::Loader => "boot loader",
             Self::LoaderConfig => "boot loader configuration",

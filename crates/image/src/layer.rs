@@ -23,6 +23,9 @@ pub struct Layer {
     pub features: Vec<String>,
     /// Facts that a person should know before relying on this file.
     pub notes: Vec<String>,
+    /// Whether the file says of itself that it is damaged and must not be written, as a qcow2 image does by its corrupt bit. QEMU
+    /// does not start a machine with it.
+    pub is_marked_corrupt: bool,
     /// Whether guest data is encrypted in this file.
     pub is_encrypted: bool,
     /// Internal snapshots, for [`Options::snapshot`](crate::Options::snapshot).

@@ -236,6 +236,7 @@ impl Source {
             data_files: Vec::new(),
             features: Vec::new(),
             notes: Vec::new(),
+            is_marked_corrupt: false,
             is_encrypted: false,
             snapshots: Vec::new(),
             identity: None,

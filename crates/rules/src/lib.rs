@@ -13,6 +13,7 @@ pub mod fw;
 pub mod gpt;
 pub mod grub;
 pub mod id;
+pub mod img;
 pub mod init;
 pub mod initramfs;
 pub mod kernel;
@@ -96,6 +97,9 @@ pub static RULES: &[&Rule] = &[
     &grub::modules_missing::RULE,
     &grub::no_initrd::RULE,
     &id::duplicate::RULE,
+    &img::chain_broken::RULE,
+    &img::corrupt_flag::RULE,
+    &img::format_vs_definition::RULE,
     &init::missing::RULE,
     &initramfs::compression_unsupported::RULE,
     &initramfs::corrupt::RULE,

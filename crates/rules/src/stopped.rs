@@ -141,7 +141,7 @@ fn device(case: &Case<'_>, rule: &str, struck: &[&BootTrace]) -> Place {
     let first = case.storage.iter().find(|(_, node)| is_it(&node.kind)).map(|(id, _)| id);
     let spot = spot(rule);
     let group = rule.split('.').next().unwrap_or_default();
-    let is_about_disk = matches!(group, "mbr" | "gpt" | "fw" | "esp" | "grub");
+    let is_about_disk = matches!(group, "mbr" | "gpt" | "fw" | "esp" | "grub" | "img");
     let node: NodeId = first.filter(|_| is_about_disk).unwrap_or(case.guest.root);
     Place { node, spot }
 }

@@ -7,7 +7,7 @@ use crate::cli::args::{Common, Images, Output};
 use crate::cli::input::Disks;
 use crate::cli::render::{Style, human, json, plain};
 use crate::machine::Machine;
-use crate::{Examination, examine};
+use crate::{Examination, examine_images};
 
 /// The machines that `check` follows the boot on: as it stands, and after the founding fault.
 pub(crate) fn machines() -> Vec<Machine> {
@@ -17,7 +17,7 @@ pub(crate) fn machines() -> Vec<Machine> {
 pub(crate) fn run(common: &Common, args: &Images) -> anyhow::Result<Status> {
     let disks = Disks::of_machine(common, args)?;
     let machines = disks.defined(machines());
-    let examination = examine(&disks.devices(), &disks.keys, &machines);
+    let examination = examine_images(&disks.images, &disks.keys, &machines);
     let mut out = io::stdout().lock();
     let problems = json::problems(&disks, &examination);
     if common.output == Output::Human {

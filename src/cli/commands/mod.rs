@@ -10,3 +10,4 @@ pub(crate) mod look;
 pub(crate) mod mount;
 pub(crate) mod preflight;
 pub(crate) mod simulate;
+mod unopened;

@@ -16,7 +16,7 @@ use crate::cli::Status;
 use crate::cli::args::{Common, Output, Preflight};
 use crate::cli::input::{self, Disks};
 use crate::cli::render::{Style, human, json, plain};
-use crate::examine;
+use crate::examine_images;
 use crate::machine::{DiskOrder, Machine};
 
 /// As it stands, with one disk more, and both on every bus that KVM hosts offer.
@@ -148,7 +148,7 @@ type Judged = (Status, String, Vec<json::FindingJson>, Vec<json::Scenario>);
 fn examine_one(common: &Common, keys: &Arc<Keyring>, path: &Path) -> anyhow::Result<Judged> {
     let disks = Disks::open_with(common, keys.clone(), &[path.to_owned()])?;
     let machines = machines();
-    let examination = examine(&disks.devices(), &disks.keys, &machines);
+    let examination = examine_images(&disks.images, &disks.keys, &machines);
     if examination.guests.is_empty() && examination.boots.is_empty() {
         return Ok((Status::Failed, "no installed system found".into(), Vec::new(), Vec::new()));
     }

@@ -4,11 +4,12 @@ use std::io;
 
 use serde::Serialize;
 
+use super::unopened;
 use crate::cli::Status;
 use crate::cli::args::{Common, Output, Simulate};
 use crate::cli::input::Disks;
 use crate::cli::render::{Style, human, json, plain, table};
-use crate::examine;
+use crate::examine_images;
 use crate::machine::{DiskOrder, Machine};
 use storage::{Bus, Firmware};
 
@@ -21,10 +22,13 @@ struct Body {
 
 pub(crate) fn run(common: &Common, args: &Simulate) -> anyhow::Result<Status> {
     use std::io::Write;
-    let disks = Disks::of_machine(common, &args.images)?;
+    let disks = Disks::of_machine(common, &args.images).map_err(|error| {
+        let (paths, told) = (&args.images.images, machines(args));
+        unopened::tell(common, "simulate", paths, &told, error)
+    })?;
     let machines =
         disks.defined(if args.matrix { matrix(args, disks.devices().len()) } else { machines(args) });
-    let examination = examine(&disks.devices(), &disks.keys, &machines);
+    let examination = examine_images(&disks.images, &disks.keys, &machines);
     let mut out = io::stdout().lock();
     if common.output == Output::Human {
         let style = Style::stdout(common.color);

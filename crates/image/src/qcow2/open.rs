@@ -215,5 +215,14 @@ fn describe(source: &Source, header: &Header, snapshots: &[Entry]) -> Layer {
         })
         .collect();
     let is_encrypted = header.encryption.is_some();
-    Layer { virtual_size: header.size, features, notes, is_encrypted, snapshots, ..source.layer(FORMAT.name) }
+    let is_marked_corrupt = header.has(feature::CORRUPT);
+    Layer {
+        virtual_size: header.size,
+        features,
+        notes,
+        is_marked_corrupt,
+        is_encrypted,
+        snapshots,
+        ..source.layer(FORMAT.name)
+    }
 }
