@@ -529,6 +529,8 @@ case("machine-id-empty", "g1", "machine-id-empty")
 case("machine-id-gone-dracut", "g2", "machine-id-gone")
 case("group-empty", "g1", "group-empty", rule="systemd.unit-broken", where="/etc/group is empty, and /etc/gshadow is not")
 case("shadow-gone", "g1", "shadow-gone")
+case("ssh", "g7", "ssh")
+case("ssh-keys-gone", "g7", "ssh-keys-gone", rule="tpl.ssh-hostkeys|systemd.unit-broken", where="/etc/ssh")
 case("root-of-nothing", "g1", "root-of-nothing", rule="cmdline.root-unresolved|cmdline.root-bare-device", where="/boot/grub/grub.cfg:99 root=/dev/vda")
 case("grub-fallback", "g1", "grub-fallback", rule="cmdline.debug-leftover", where="/boot/grub/grub.cfg")
 

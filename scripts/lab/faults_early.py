@@ -1,9 +1,9 @@
 """Breakages of what the initramfs mounts besides the root, of checks at boot, of updates before the boot, of what is mounted by
 its type alone, and of volume groups that the root file system's own settings activate. Imported by faults.py.
 """
-import os, re
+import os, re, shutil
 
-from disk import shell
+from disk import chroot, shell
 from faults import FAULTS, GONE, ROOT, all_of, command_line, fault, fstab, mask, removed, rewrite, with_unit
 
 USR = re.compile(r"(?m)^(UUID=\S+) /usr (\S+) (\S+) (.*)$")
@@ -60,7 +60,25 @@ def no_auto(m):
     shell("sgdisk -A 3:set:63 %s" % m.disk.raw)
 
 
+def ssh(m):
+    """The server from Debian, with host keys that its package makes when it is installed."""
+    with m.root() as folder:
+        shutil.copy("/etc/resolv.conf", folder + "/etc/resolv.conf")
+        with chroot(folder) as run:
+            run("sh -c 'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends openssh-server && apt-get clean'")
+        os.unlink(folder + "/etc/resolv.conf")
+        shell("rm -rf %s/var/lib/apt/lists/*" % folder)
+
+
+def ssh_keys_gone(m):
+    """What is done to a template, and in Debian nothing makes new ones."""
+    with m.root() as folder:
+        shell("rm %s/etc/ssh/ssh_host_*" % folder)
+
+
 for name, change in {
+    "ssh": ssh,
+    "ssh-keys-gone": all_of(ssh, ssh_keys_gone),
     # /usr, which has to be there before the system's own init runs.
     "usr-uuid-gone": usr(lambda source, kind, options, rest: "UUID=%s /usr %s %s %s" % (GONE, kind, options, rest)),
     "usr-line-gone": usr(lambda *_: "# no /usr"),

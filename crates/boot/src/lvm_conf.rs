@@ -79,8 +79,8 @@ fn list(text: &str, key: &str) -> Option<Vec<String>> {
     (!found.iter().any(|entry| entry.starts_with('@'))).then_some(found)
 }
 
-/// Without comments.
-fn code_of(text: &str) -> String {
+/// The text without its comments, which are most of it.
+pub(crate) fn code_of(text: &str) -> String {
     text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 

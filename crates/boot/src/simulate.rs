@@ -150,6 +150,9 @@ impl<'a> Simulator<'a> {
                 break;
             }
         }
+        if self.storage.groups.is_empty() {
+            return devices;
+        }
         // Where the initramfs is not known, it is taken to have activated what it can.
         let active = active.unwrap_or_else(|| lvm::made(self.storage, &devices));
         let settings = lvm::Settings::of_root(guest);

@@ -16,6 +16,9 @@ pub const MAGIC: u32 = 0x0b10_ca04;
 
 const STRUCTURE: &str = "orphan file block";
 
+/// Bytes of the file at most: twice what mke2fs makes by itself, 512 blocks of 64 KiB. A file of holes may claim any size.
+const MAX_SIZE: u64 = 64 << 20;
+
 /// The end of each block.
 #[expect(missing_docs, reason = "the fields carry the documentation's names")]
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -54,6 +57,10 @@ pub fn decode(bytes: &[u8], block: FsBlock, offset: u64, seed: Option<u32>) -> R
 /// `Io`, `Corrupt`.
 pub fn read(disk: &Disk, number: u32) -> Result<Vec<u32>> {
     let inode = disk.inode_of_kind(number, FileKind::Regular, "a regular file that holds orphans")?;
+    if inode.size > MAX_SIZE {
+        let expected = format!("at most {MAX_SIZE} for the orphan file");
+        return Err(Corrupt::new("inode", inode.offset, "i_size", expected, inode.size).into());
+    }
     let blocks = disk.superblock.block_size.blocks_for(inode.size);
     let mut orphans = Vec::new();
     mapping::runs(disk, &inode, 0..blocks, &mut |run| {

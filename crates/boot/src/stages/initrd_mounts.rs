@@ -84,7 +84,7 @@ impl Early<'_> {
         Some(Step { stages, next: Next::Stops(stop) })
     }
 
-    /// Only `/usr`, and the line as a shell reads it. `Some` where it is not mounted and the root goes on without it.
+    /// Only `/usr`, by the line as a shell reads it.
     fn initramfs_tools(&self) -> Usr {
         let Some(file) = &self.guest.fstab else { return Usr::Mounted };
         let entries = file.document.entries();

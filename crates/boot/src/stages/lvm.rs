@@ -121,6 +121,10 @@ impl Settings {
         hardware: &Hardware,
         devices: &mut Devices<'_>,
     ) {
+        // The file is long, and most systems have no volume.
+        if storage.pvs.is_empty() {
+            return;
+        }
         let mut excluded = self.rejected(storage, guest, hardware, devices);
         excluded.extend(self.inactive(storage, false));
         for (id, rule, reason) in excluded {
@@ -231,5 +235,5 @@ fn has_devices_file_by_default(guest: Option<&Guest>) -> bool {
 }
 
 fn joined(texts: [Option<String>; 2]) -> Option<String> {
-    texts.into_iter().flatten().reduce(|all, local| all + "\n" + &local)
+    texts.into_iter().flatten().map(|text| lvm_conf::code_of(&text)).reduce(|all, local| all + "\n" + &local)
 }

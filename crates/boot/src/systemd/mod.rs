@@ -9,6 +9,7 @@ mod generators;
 mod load;
 mod plan;
 mod program;
+mod ssh;
 mod unit;
 
 pub(crate) use generators::{fstab_word, plan};

@@ -13,6 +13,7 @@ use filesystem::path::{PathError, resolve};
 use super::condition::{self, Holds};
 use super::load::{Loaded, Units};
 use super::program::{self, Users};
+use super::ssh;
 use super::unit::{Place, Pull, Unit};
 use crate::unit_name::unit_name_from_path;
 
@@ -198,7 +199,9 @@ impl Plan {
                 failures.all.insert(unit.name.clone(), broken.clone());
                 continue;
             }
-            let Some(failure) = program::failure(unit, fs, &users, is_other_disk) else { continue };
+            let failure = program::failure(unit, fs, &users, is_other_disk)
+                .or_else(|| ssh::failure(unit, fs, self.jobs.keys().map(String::as_str)));
+            let Some(failure) = failure else { continue };
             let broken = Broken { unit: unit.name.clone(), place: failure.place, reason: failure.reason };
             match condition::all(unit, fs, words) {
                 Holds::No => {}
