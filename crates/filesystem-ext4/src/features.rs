@@ -28,6 +28,7 @@ pub mod compat {
 /// Bits of [`Features::incompat`].
 pub mod incompat {
     #![expect(missing_docs, reason = "the names are the documentation's")]
+    pub const COMPRESSION: u32 = 0x1;
     pub const FILETYPE: u32 = 0x2;
     pub const RECOVER: u32 = 0x4;
     pub const JOURNAL_DEV: u32 = 0x8;
@@ -37,6 +38,7 @@ pub mod incompat {
     pub const MMP: u32 = 0x100;
     pub const FLEX_BG: u32 = 0x200;
     pub const EA_INODE: u32 = 0x400;
+    pub const DIRDATA: u32 = 0x1000;
     pub const CSUM_SEED: u32 = 0x2000;
     pub const LARGE_DIR: u32 = 0x4000;
     pub const INLINE_DATA: u32 = 0x8000;
@@ -53,9 +55,11 @@ pub mod ro_compat {
     pub const GDT_CSUM: u32 = 0x10;
     pub const DIR_NLINK: u32 = 0x20;
     pub const EXTRA_ISIZE: u32 = 0x40;
+    pub const SNAPSHOT: u32 = 0x80;
     pub const QUOTA: u32 = 0x100;
     pub const BIGALLOC: u32 = 0x200;
     pub const METADATA_CSUM: u32 = 0x400;
+    pub const REPLICA: u32 = 0x800;
     pub const PROJECT: u32 = 0x2000;
     pub const VERITY: u32 = 0x8000;
     pub const ORPHAN_PRESENT: u32 = 0x1_0000;
@@ -105,7 +109,7 @@ const COMPAT_NAMES: &[(u32, &str)] = &[
 ];
 
 const INCOMPAT_NAMES: &[(u32, &str)] = &[
-    (0x1, "compression"),
+    (incompat::COMPRESSION, "compression"),
     (incompat::FILETYPE, "filetype"),
     (incompat::RECOVER, "needs_recovery"),
     (incompat::JOURNAL_DEV, "journal_dev"),
@@ -115,7 +119,7 @@ const INCOMPAT_NAMES: &[(u32, &str)] = &[
     (incompat::MMP, "mmp"),
     (incompat::FLEX_BG, "flex_bg"),
     (incompat::EA_INODE, "ea_inode"),
-    (0x1000, "dirdata"),
+    (incompat::DIRDATA, "dirdata"),
     (incompat::CSUM_SEED, "metadata_csum_seed"),
     (incompat::LARGE_DIR, "large_dir"),
     (incompat::INLINE_DATA, "inline_data"),
@@ -130,11 +134,11 @@ const RO_COMPAT_NAMES: &[(u32, &str)] = &[
     (ro_compat::GDT_CSUM, "uninit_bg"),
     (ro_compat::DIR_NLINK, "dir_nlink"),
     (ro_compat::EXTRA_ISIZE, "extra_isize"),
-    (0x80, "snapshot"),
+    (ro_compat::SNAPSHOT, "snapshot"),
     (ro_compat::QUOTA, "quota"),
     (ro_compat::BIGALLOC, "bigalloc"),
     (ro_compat::METADATA_CSUM, "metadata_csum"),
-    (0x800, "replica"),
+    (ro_compat::REPLICA, "replica"),
     (0x1000, "read-only"),
     (ro_compat::PROJECT, "project"),
     (0x4000, "shared_blocks"),
@@ -156,6 +160,12 @@ impl Features {
     /// Whether this `ro_compat` bit is set.
     pub fn has_ro_compat(&self, bit: u32) -> bool {
         self.ro_compat & bit != 0
+    }
+
+    /// Every bit that has a name.
+    pub(crate) fn named() -> Self {
+        let all = |names: &[(u32, &str)]| names.iter().fold(0, |all, (bit, _)| all | bit);
+        Self { compat: all(COMPAT_NAMES), incompat: all(INCOMPAT_NAMES), ro_compat: all(RO_COMPAT_NAMES) }
     }
 
     /// All names, in the order that `dumpe2fs` prints them.

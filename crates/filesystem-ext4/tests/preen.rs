@@ -515,6 +515,25 @@ fn places(base: &[u8]) -> Vec<(String, std::ops::Range<u64>)> {
     places
 }
 
+/// The size alone does not keep anybody from seeing that a file system is marked clean.
+#[test]
+fn a_large_file_system() {
+    if !have(&["mke2fs", "debugfs", "e2fsck"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let path = lab.path("large");
+    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    run(
+        "mke2fs",
+        &[OsStr::new("-qFt"), OsStr::new("ext4"), OsStr::new("-J"), OsStr::new("size=4"), path.as_os_str()],
+    );
+    let asked = |is_forced| preen(device(&path), &PreenOptions { is_forced, now: Some(0) }).unwrap();
+    assert_eq!(asked(false), Preen::Skipped);
+    let Preen::Unknown(reason) = asked(true) else { panic!("67,108,864 inodes were looked at") };
+    assert!(reason.contains("67108864 inodes"), "{reason}");
+}
+
 /// No mutation may take longer; most take a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 

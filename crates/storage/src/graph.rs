@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use blockdev::Device;
 use filesystem::{Error, FileSystem, Format, Identity, Opened, Subvolume};
@@ -365,7 +366,10 @@ impl Node {
         self.views.checked[usize::from(is_forced)].get_or_init(|| {
             let is_ext = matches!(self.content_type(), Some("ext2" | "ext3" | "ext4"));
             let Some(device) = self.device.as_ref().filter(|_| is_ext) else { return Preen::Skipped };
-            let options = PreenOptions { is_forced, now: None };
+            // Some file systems are to be checked when months have passed: as if the machine started now.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+            let now = now.and_then(|now| i64::try_from(now.as_secs()).ok());
+            let options = PreenOptions { is_forced, now };
             filesystem_ext4::preen::preen(device.clone(), &options)
                 .unwrap_or_else(|error| Preen::Unknown(error.to_string()))
         })

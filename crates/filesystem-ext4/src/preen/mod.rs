@@ -5,6 +5,8 @@
 //! passes are followed here as far as they can tell: nothing is repaired, a repair only changes what later
 //! passes see. Damage whose outcome is not known makes the answer [`Preen::Unknown`], never a guess.
 
+use std::sync::Arc;
+
 use blockdev::Device;
 use ondisk::{Error, Result};
 
@@ -20,12 +22,14 @@ mod inode;
 mod inodes;
 mod inspection;
 mod journal;
+mod limited;
 mod maps;
 mod opening;
 mod orphans;
 mod special;
 mod state;
 
+use limited::Limited;
 use opening::Opened;
 use state::{Check, Findings, Stop};
 
@@ -54,6 +58,10 @@ pub struct PreenOptions {
     pub now: Option<i64>,
 }
 
+/// Bytes that are read at most, inodes and directories of a disk of some terabytes; an image can show one cluster at many places, so
+/// that its length is no bound.
+const MAX_READ: u64 = 4 << 30;
+
 /// How often finding inodes where none were thought to be may start the check again.
 const MAX_ROUNDS: usize = 16;
 
@@ -63,11 +71,15 @@ const MAX_ROUNDS: usize = 16;
 /// `Io`.
 pub fn preen(device: Device, options: &PreenOptions) -> Result<Preen> {
     let mut findings = Findings::default();
-    match follow(device, options, &mut findings) {
+    let limited = Arc::new(Limited::new(device, MAX_READ));
+    match follow(limited.clone(), options, &mut findings) {
         Ok(preen) => Ok(preen),
         Err(Stop::ByHand) => Ok(Preen::ByHand(findings.reasons)),
         Err(Stop::Refused(why)) => Ok(Preen::Refused(why)),
         Err(Stop::Unknown(why)) => Ok(Preen::Unknown(why)),
+        Err(Stop::Failed(_)) if limited.is_spent() => {
+            Ok(Preen::Unknown("the file system is too large to be looked at".to_owned()))
+        }
         Err(Stop::Failed(error @ Error::Io { .. })) => Err(error),
         Err(Stop::Failed(error)) => Ok(Preen::Unknown(format!("{error:#}"))),
     }

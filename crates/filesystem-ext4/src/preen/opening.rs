@@ -8,42 +8,11 @@ use ondisk::read_bytes;
 use super::state::{Findings, Stop};
 use super::{PreenOptions, fields, journal, orphans};
 use crate::disk::Disk;
-use crate::features::{compat, incompat, ro_compat};
+use crate::features::{Features, compat, incompat, ro_compat};
 use crate::group_descriptor::{self, GroupDescriptor, INODE_UNINIT};
 use crate::inode;
 use crate::superblock::{MAGIC, PRIMARY, RawSuperblock, STATE_ERROR, STATE_VALID, Superblock};
 use crate::units::{FsBlock, to_usize};
-
-/// What the program knows of each kind of feature.
-const KNOWN_COMPAT: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x200 | 0x400 | 0x800 | 0x1000;
-const KNOWN_INCOMPAT: u32 = 0x2
-    | 0x4
-    | 0x8
-    | 0x10
-    | 0x40
-    | 0x80
-    | 0x100
-    | 0x200
-    | 0x400
-    | 0x2000
-    | 0x4000
-    | 0x8000
-    | 0x1_0000
-    | 0x2_0000;
-const KNOWN_RO_COMPAT: u32 = 0x1
-    | 0x2
-    | 0x8
-    | 0x10
-    | 0x20
-    | 0x40
-    | 0x100
-    | 0x200
-    | 0x400
-    | 0x1000
-    | 0x2000
-    | 0x4000
-    | 0x8000
-    | 0x1_0000;
 
 /// `compat`: growing online, with blocks kept for descriptors.
 pub(super) const RESIZE_INODE: u32 = 0x10;
@@ -52,8 +21,7 @@ pub(super) const RESIZE_INODE: u32 = 0x10;
 const UNLIKE_INCOMPAT: u32 = incompat::EXTENTS | incompat::RECOVER;
 const UNLIKE_RO_COMPAT: u32 = ro_compat::LARGE_FILE | ro_compat::DIR_NLINK;
 
-/// Limits of this code, larger than any guest.
-const MAX_INODES: u32 = 1 << 24;
+/// Groups whose descriptors are read: 32 TiB of usual ones.
 const MAX_GROUPS: u32 = 1 << 18;
 
 /// `bg_flags`: the block bitmap was never written.
@@ -133,7 +101,7 @@ impl Opened {
 pub(super) fn open(device: Device, options: &PreenOptions, findings: &mut Findings) -> Result<Opened, Stop> {
     let raw = read(&device)?;
     fields::judge_geometry(&raw)?;
-    let unknown = raw.s_feature_compat.get() & !KNOWN_COMPAT;
+    let unknown = raw.s_feature_compat.get() & !known().compat;
     if unknown != 0 {
         // The same end as for other unknown features, but at a point where bit 4 is still set.
         findings.by_hand(format!("the program does not know the features compat:{unknown:#x}"))?;
@@ -171,6 +139,16 @@ pub(super) fn open(device: Device, options: &PreenOptions, findings: &mut Findin
     Ok(opened)
 }
 
+/// What the program knows: every feature with a name but those that never came into use.
+fn known() -> Features {
+    let named = Features::named();
+    Features {
+        compat: named.compat & !(compat::LAZY_BG | compat::EXCLUDE_BITMAP),
+        incompat: named.incompat & !(incompat::COMPRESSION | incompat::DIRDATA),
+        ro_compat: named.ro_compat & !(ro_compat::SNAPSHOT | ro_compat::REPLICA),
+    }
+}
+
 /// The superblock, if its bytes are one.
 fn read(device: &Device) -> Result<RawSuperblock, Stop> {
     let Some(raw) = RawSuperblock::read(&**device)? else {
@@ -194,11 +172,11 @@ fn read(device: &Device) -> Result<RawSuperblock, Stop> {
     if raw.verify_checksum().is_err() {
         return Err(Stop::refused("the checksum of the superblock does not fit"));
     }
-    let unknown = raw.s_feature_incompat.get() & !KNOWN_INCOMPAT;
+    let unknown = raw.s_feature_incompat.get() & !known().incompat;
     if unknown != 0 || raw.features().has_incompat(incompat::JOURNAL_DEV) {
         return Err(Stop::refused(format!("it does not know the features incompat:{unknown:#x}")));
     }
-    let unknown = raw.s_feature_ro_compat.get() & !KNOWN_RO_COMPAT;
+    let unknown = raw.s_feature_ro_compat.get() & !known().ro_compat;
     if unknown != 0 {
         return Err(Stop::refused(format!("it does not know the features ro_compat:{unknown:#x}")));
     }
@@ -211,9 +189,8 @@ pub(super) fn decode(device: Device, raw: RawSuperblock) -> Result<Opened, Stop>
         Ok(superblock) => superblock,
         Err(error) => return Err(Stop::unknown(format!("{error:#}"))),
     };
-    if superblock.inodes > MAX_INODES || superblock.groups > MAX_GROUPS {
-        let (inodes, groups) = (superblock.inodes, superblock.groups);
-        return Err(Stop::unknown(format!("{inodes} inodes in {groups} groups are too many to look at")));
+    if superblock.groups > MAX_GROUPS {
+        return Err(Stop::unknown(format!("{} groups are too many to look at", superblock.groups)));
     }
     let disk = Disk::new(device, superblock);
     let mut groups = Vec::new();

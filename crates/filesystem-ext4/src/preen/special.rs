@@ -19,9 +19,17 @@ const SHARED_BLOCKS: u32 = 0x4000;
 /// `compat`: inodes that a user may not link.
 const IMAGIC_INODES: u32 = 0x2;
 
-/// Features whose passes are not followed.
+/// Limits of the passes, on the memory that they take: some bytes for an inode, and a bit for a block.
+const MAX_INODES: u32 = 1 << 24;
+const MAX_BLOCKS: u64 = 1 << 30;
+
+/// Features whose passes are not followed, and file systems that are too large for them.
 pub(super) fn judge_support(opened: &Opened) -> Result<(), Stop> {
     let superblock = &opened.disk.superblock;
+    if superblock.inodes > MAX_INODES || superblock.blocks > MAX_BLOCKS {
+        let (inodes, blocks) = (superblock.inodes, superblock.blocks);
+        return Err(Stop::unknown(format!("{inodes} inodes and {blocks} blocks are too many to look at")));
+    }
     let features = &superblock.features;
     for (is_there, name) in [
         (features.has_ro_compat(ro_compat::BIGALLOC), "bigalloc"),
